@@ -98,7 +98,7 @@ func (s *Store) ContainerByExternalID(hostID, externalID string) (*Container, er
 func (s *Store) ContainerByUUID(uuid string) (*Container, error) { return nil, errStub }
 
 // RegisterByKey returns the register of a registration key, or ErrNotFound.
-func (s *Store) RegisterByKey(key string) (*Register, error) { return nil, errStub }
+func (s *Store) RegisterByKey(ctx context.Context, key string) (*Register, error) { return nil, errStub }
 
 // --- credentials ---------------------------------------------------------------------------------------------------
 
@@ -108,7 +108,7 @@ func (s *Store) CreateAPIKey(ctx context.Context, accountID, name string) (key *
 }
 
 // AuthenticateAPIKey returns the key of the pair, or ErrCredentials.
-func (s *Store) AuthenticateAPIKey(accessKey, secret string) (*APIKey, error) { return nil, errStub }
+func (s *Store) AuthenticateAPIKey(ctx context.Context, accessKey, secret string) (*APIKey, error) { return nil, errStub }
 
 // CreateRegistrationToken makes a token, "<public>:<milliseconds>:<secret>", which is returned here and never again.
 // A zero expires means never.
@@ -117,7 +117,7 @@ func (s *Store) CreateRegistrationToken(ctx context.Context, t RegistrationToken
 }
 
 // CheckRegistrationToken returns the record of a valid token, or ErrCredentials, ErrExpired or ErrRevoked.
-func (s *Store) CheckRegistrationToken(token string) (*RegistrationToken, error) { return nil, errStub }
+func (s *Store) CheckRegistrationToken(ctx context.Context, token string) (*RegistrationToken, error) { return nil, errStub }
 
 // RegisterAgent binds key to a new agent owned by the token's account, or returns what it is bound to already:
 // registering twice is no error and makes no second agent. The agent has no secret yet: see IssueAgentSecret.
