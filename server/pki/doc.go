@@ -1,10 +1,10 @@
 // Package pki holds the keys of a control server: its own certificate authority, the server certificate that the
-// authority issues, the RSA key that signs host access tokens (api.crt), and the master key from which registration
-// tokens are derived.
+// authority issues, and the RSA key that signs host access tokens (api.crt).
 //
-// Everything that must outlive the process is made once and kept in a [Vault]: a folder of 0600 files ([Dir]), or
-// whatever several replicas of one server share. The server's own certificate is not kept: it is issued again at each
-// start, before a third of its life is left, and when a client reaches the server at an address that it does not name.
+// What must outlive the process is made once and kept in a [Vault], which all replicas of one server share. The
+// server's own certificate is not kept: it is issued again at each start, before a third of its life is left, and when
+// a client reaches the server at an address that it does not name.
 //
-// Nothing here starts a goroutine. [Open] does I/O; every method of [Keys] and [Issuer] is safe for concurrent use.
+// Nothing here starts a goroutine. [Open] does I/O; every method of [Keys], [Issuer] and [Files] is safe for
+// concurrent use.
 package pki

@@ -1,6 +1,7 @@
 package pki
 
 import (
+	"context"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -13,16 +14,14 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"io/fs"
 	"math/big"
 	"time"
 )
 
 // Names of the secrets in the vault.
 const (
-	nameCA     = "ca.pem"     // certificate and key of the authority, in this order
-	nameAPIKey = "api.key"    // RSA key of the host access tokens
-	nameMaster = "master.key" // 32 bytes
+	nameCA = "ca.pem"     // certificate and key of the authority, in this order
+	nameAPIKey = "api.key" // RSA key of the host access tokens
 )
 
 const (
@@ -37,25 +36,28 @@ type Keys struct {
 	caPEM  []byte
 	apiKey *rsa.PrivateKey
 	apiPEM []byte
-	master []byte
+}
+
+// A Vault keeps small named secrets. Secret returns the one of that name, made by create if there is none; processes
+// that ask for one name at the same time all get the same answer. [store.Store] is one.
+//
+// [store.Store]: https://pkg.go.dev/github.com/droverhq/drover/server/store#Store
+type Vault interface {
+	Secret(ctx context.Context, name string, create func() ([]byte, error)) ([]byte, error)
 }
 
 // Open loads the keys from v and makes those that are missing. now is the clock; nil means the machine's.
-func Open(v Vault, now func() time.Time) (*Keys, error) {
+func Open(ctx context.Context, v Vault, now func() time.Time) (*Keys, error) {
 	if now == nil {
 		now = time.Now
 	}
-	ca, err := loadOrCreate(v, nameCA, func() ([]byte, error) { return newCA(now()) })
+	ca, err := v.Secret(ctx, nameCA, func() ([]byte, error) { return newCA(now()) })
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("pki: secret %s: %w", nameCA, err)
 	}
-	api, err := loadOrCreate(v, nameAPIKey, newAPIKey)
+	api, err := v.Secret(ctx, nameAPIKey, newAPIKey)
 	if err != nil {
-		return nil, err
-	}
-	master, err := loadOrCreate(v, nameMaster, newMaster)
-	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("pki: secret %s: %w", nameAPIKey, err)
 	}
 	k := &Keys{}
 	if err := k.parseCA(ca); err != nil {
@@ -64,11 +66,6 @@ func Open(v Vault, now func() time.Time) (*Keys, error) {
 	if err := k.parseAPIKey(api); err != nil {
 		return nil, fmt.Errorf("pki: secret %s: %w", nameAPIKey, err)
 	}
-	block, _ := pem.Decode(master)
-	if block == nil || len(block.Bytes) != 32 {
-		return nil, fmt.Errorf("pki: secret %s: not a PEM block of 32 bytes", nameMaster)
-	}
-	k.master = block.Bytes
 	return k, nil
 }
 
@@ -84,32 +81,10 @@ func (k *Keys) APIPublicPEM() []byte { return append([]byte(nil), k.apiPEM...) }
 // APIKey returns the RSA key that signs host access tokens.
 func (k *Keys) APIKey() *rsa.PrivateKey { return k.apiKey }
 
-// Derive returns 32 bytes that only a holder of the master key can compute, different for each purpose and input.
-func (k *Keys) Derive(purpose, input string) []byte {
-	return derive(k.master, purpose, input)
-}
-
 // Checksum returns the SHA-256 of a PEM file in lower-case hex: the value of CATTLE_CA_CHECKSUM.
 func Checksum(pemBytes []byte) string {
 	sum := sha256.Sum256(pemBytes)
 	return hex.EncodeToString(sum[:])
-}
-
-func loadOrCreate(v Vault, name string, generate func() ([]byte, error)) ([]byte, error) {
-	data, err := v.Load(name)
-	if err == nil {
-		return data, nil
-	}
-	if !errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("pki: load secret %s: %w", name, err)
-	}
-	if data, err = generate(); err != nil {
-		return nil, fmt.Errorf("pki: make secret %s: %w", name, err)
-	}
-	if data, err = v.Create(name, data); err != nil {
-		return nil, fmt.Errorf("pki: keep secret %s: %w", name, err)
-	}
-	return data, nil
 }
 
 func newCA(now time.Time) ([]byte, error) {
@@ -153,12 +128,6 @@ func newAPIKey() ([]byte, error) {
 		return nil, err
 	}
 	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), nil
-}
-
-func newMaster() ([]byte, error) {
-	key := make([]byte, 32)
-	rand.Read(key) // never fails: crypto/rand ends the process instead
-	return pem.EncodeToMemory(&pem.Block{Type: "DROVER MASTER KEY", Bytes: key}), nil
 }
 
 func newSerial() (*big.Int, error) {

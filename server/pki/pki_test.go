@@ -2,6 +2,7 @@ package pki
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
@@ -11,6 +12,7 @@ import (
 	"io"
 	"io/fs"
 	"log"
+	"maps"
 	"net"
 	"net/http"
 	"os"
@@ -21,9 +23,30 @@ import (
 	"time"
 )
 
+// memory is a vault in memory.
+type memory struct {
+	mu sync.Mutex
+	m  map[string][]byte
+}
+
+func (v *memory) Secret(_ context.Context, name string, create func() ([]byte, error)) ([]byte, error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if data, ok := v.m[name]; ok {
+		return data, nil
+	}
+	data, err := create()
+	if err == nil {
+		v.m[name] = data
+	}
+	return data, err
+}
+
+func vault() *memory { return &memory{m: map[string][]byte{}} }
+
 func open(t *testing.T, v Vault) *Keys {
 	t.Helper()
-	k, err := Open(v, nil)
+	k, err := Open(t.Context(), v, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -31,58 +54,18 @@ func open(t *testing.T, v Vault) *Keys {
 }
 
 func TestKeysOutliveTheProcess(t *testing.T) {
-	dir := filepath.Join(t.TempDir(), "pki")
-	a, b := open(t, Dir(dir)), open(t, Dir(dir))
+	v := vault()
+	a, b := open(t, v), open(t, v)
 	if !bytes.Equal(a.CAPEM(), b.CAPEM()) || !bytes.Equal(a.APIPublicPEM(), b.APIPublicPEM()) {
 		t.Error("a second start made new keys")
 	}
-	if !bytes.Equal(a.Derive("p", "x"), b.Derive("p", "x")) {
-		t.Error("the master key changed")
-	}
-	if bytes.Equal(a.Derive("p", "x"), a.Derive("q", "x")) || bytes.Equal(a.Derive("p", "x"), a.Derive("p", "y")) {
-		t.Error("different purposes or inputs give the same bytes")
-	}
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if len(entries) != 3 {
-		t.Errorf("files %v, want the three secrets alone", entries)
-	}
-	for _, e := range entries {
-		if info, _ := e.Info(); info.Mode().Perm() != 0o600 {
-			t.Errorf("%s has mode %v", e.Name(), info.Mode())
-		}
-	}
-	if st, _ := os.Stat(dir); st.Mode().Perm() != 0o700 {
-		t.Errorf("the folder has mode %v", st.Mode())
-	}
-}
-
-func TestReplicasThatStartTogetherAgree(t *testing.T) {
-	dir := Dir(t.TempDir())
-	var wg sync.WaitGroup
-	sums := make([]string, 8)
-	for i := range sums {
-		wg.Go(func() {
-			k, err := Open(dir, nil)
-			if err != nil {
-				t.Error(err)
-				return
-			}
-			sums[i] = Checksum(k.CAPEM()) + Checksum(k.APIPublicPEM())
-		})
-	}
-	wg.Wait()
-	for _, s := range sums {
-		if s != sums[0] {
-			t.Fatalf("two replicas hold different keys: %v", sums)
-		}
+	if strings.Contains(string(a.CAPEM()), "PRIVATE") {
+		t.Error("ca.pem holds the private key")
 	}
 }
 
 func TestPublicForms(t *testing.T) {
-	k := open(t, Dir(t.TempDir()))
+	k := open(t, vault())
 	sum := sha256.Sum256(k.CAPEM())
 	if got := Checksum(k.CAPEM()); got != hex.EncodeToString(sum[:]) {
 		t.Errorf("checksum %s", got)
@@ -100,31 +83,24 @@ func TestPublicForms(t *testing.T) {
 }
 
 func TestOpenRefusesWhatIsBroken(t *testing.T) {
-	for name, spoil := range map[string]func(t *testing.T, dir string){
-		"readable by others": func(t *testing.T, dir string) {
-			if err := os.Chmod(filepath.Join(dir, nameMaster), 0o644); err != nil {
-				t.Fatal(err)
-			}
-		},
-		"empty authority": func(t *testing.T, dir string) { write(t, filepath.Join(dir, nameCA), "") },
-		"html":            func(t *testing.T, dir string) { write(t, filepath.Join(dir, nameAPIKey), "<html>") },
-		"short master":    func(t *testing.T, dir string) { write(t, filepath.Join(dir, nameMaster), "abc") },
-		"foreign key": func(t *testing.T, dir string) {
-			other := t.TempDir()
-			open(t, Dir(other))
-			mine, _ := os.ReadFile(filepath.Join(dir, nameCA))
-			theirs, _ := os.ReadFile(filepath.Join(other, nameCA))
-			cert, _ := pem.Decode(mine)
-			_, key := pem.Decode(theirs)
-			write(t, filepath.Join(dir, nameCA), string(pem.EncodeToMemory(cert))+string(key))
+	good, other := vault(), vault()
+	open(t, good)
+	open(t, other)
+	for name, spoil := range map[string]func(m map[string][]byte){
+		"empty authority": func(m map[string][]byte) { m[nameCA] = nil },
+		"html":            func(m map[string][]byte) { m[nameAPIKey] = []byte("<html>") },
+		"no RSA key":      func(m map[string][]byte) { _, m[nameAPIKey] = pem.Decode(good.m[nameCA]) },
+		"foreign key": func(m map[string][]byte) {
+			cert, _ := pem.Decode(good.m[nameCA])
+			_, key := pem.Decode(other.m[nameCA])
+			m[nameCA] = append(pem.EncodeToMemory(cert), key...)
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			dir := t.TempDir()
-			open(t, Dir(dir))
-			spoil(t, dir)
-			_, err := Open(Dir(dir), nil)
-			if err == nil || !strings.HasPrefix(err.Error(), "pki: ") {
+			v := &memory{m: maps.Clone(good.m)}
+			spoil(v.m)
+			_, err := Open(t.Context(), v, nil)
+			if err == nil || !strings.HasPrefix(err.Error(), "pki: secret ") {
 				t.Errorf("got %v", err)
 			}
 		})
@@ -135,18 +111,6 @@ func write(t *testing.T, path, text string) {
 	t.Helper()
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
-	}
-}
-
-func TestDirRefusesNamesThatLeaveIt(t *testing.T) {
-	dir := Dir(t.TempDir())
-	for _, name := range []string{"", ".", "..", "../x", "a/b", "/etc/passwd", ".hidden"} {
-		if _, err := dir.Create(name, []byte("x")); err == nil {
-			t.Errorf("%q was created", name)
-		}
-		if _, err := dir.Load(name); err == nil || errors.Is(err, fs.ErrNotExist) {
-			t.Errorf("%q: %v", name, err)
-		}
 	}
 }
 
@@ -184,7 +148,7 @@ func pool(t *testing.T, pemBytes []byte) *x509.CertPool {
 }
 
 func TestIssuerServesEveryNameAndTheAddressReached(t *testing.T) {
-	k := open(t, Dir(t.TempDir()))
+	k := open(t, vault())
 	iss, err := NewIssuer(k, []string{"drover.example", "10.1.2.3", "", "drover.example"}, nil)
 	if err != nil {
 		t.Fatal(err)
@@ -205,7 +169,7 @@ func TestIssuerServesEveryNameAndTheAddressReached(t *testing.T) {
 
 func TestIssuerRenewsInTime(t *testing.T) {
 	now := time.Now()
-	k := open(t, Dir(t.TempDir()))
+	k := open(t, vault())
 	iss, err := NewIssuer(k, []string{"a.example"}, func() time.Time { return now })
 	if err != nil {
 		t.Fatal(err)
@@ -235,7 +199,7 @@ func TestIssuerRenewsInTime(t *testing.T) {
 func TestFilesTakesUpANewPair(t *testing.T) {
 	dir := t.TempDir()
 	certFile, keyFile := filepath.Join(dir, "tls.crt"), filepath.Join(dir, "tls.key")
-	k := open(t, Dir(filepath.Join(dir, "pki")))
+	k := open(t, vault())
 	put := func(name string, mod time.Time) {
 		cert, err := k.issue([]string{name}, time.Now())
 		if err != nil {
