@@ -20,7 +20,7 @@ import (
 
 // Names of the secrets in the vault.
 const (
-	nameCA = "ca.pem"     // certificate and key of the authority, in this order
+	nameCA     = "ca.pem"  // certificate and key of the authority, in this order
 	nameAPIKey = "api.key" // RSA key of the host access tokens
 )
 
