@@ -1,0 +1,82 @@
+package handlers
+
+import (
+	"context"
+	"errors"
+	"strings"
+
+	"github.com/droverhq/drover/events/wire"
+	"github.com/droverhq/drover/runtime"
+)
+
+// maxUserText bounds the text of an error reply, in bytes.
+const maxUserText = 2048
+
+// Classify returns the reply code (wire.Code*) and the one line for the user that err stands for. It suits
+// events.RouterConfig. The text is the innermost that says more than its class: what the engine said, without what the
+// agent was doing around it; the log has the whole chain.
+func Classify(err error) (code, userText string) {
+	if err == nil {
+		return "", ""
+	}
+	switch {
+	case errors.Is(err, runtime.ErrNotFound):
+		code = wire.CodeNotFound
+	case errors.Is(err, runtime.ErrConflict):
+		code = wire.CodeConflict
+	case errors.Is(err, runtime.ErrInvalid):
+		code = wire.CodeInvalid
+	case errors.Is(err, runtime.ErrUnsupported):
+		code = wire.CodeUnsupported
+	case errors.Is(err, context.DeadlineExceeded):
+		code = wire.CodeTimeout
+	case errors.Is(err, runtime.ErrUnavailable):
+		code = wire.CodeUnavailable
+	default:
+		code = wire.CodeInternal
+	}
+	return code, oneLine(useful(err).Error())
+}
+
+// useful returns the innermost error of the chain that is not a bare class or the end of a context: those say too
+// little alone, so what wraps them speaks.
+func useful(err error) error {
+	for {
+		var inner error
+		switch e := err.(type) {
+		case interface{ Unwrap() error }:
+			inner = e.Unwrap()
+		case interface{ Unwrap() []error }:
+			for _, i := range e.Unwrap() {
+				if !bare(i) {
+					if inner != nil {
+						return err // several: only together they are the whole story
+					}
+					inner = i
+				}
+			}
+		}
+		if inner == nil || bare(inner) {
+			return err
+		}
+		err = inner
+	}
+}
+
+func bare(err error) bool {
+	switch err {
+	case runtime.ErrNotFound, runtime.ErrConflict, runtime.ErrInvalid, runtime.ErrUnsupported, runtime.ErrUnavailable,
+		context.Canceled, context.DeadlineExceeded:
+		return true
+	}
+	return false
+}
+
+// oneLine joins the lines of s and bounds its length.
+func oneLine(s string) string {
+	s = strings.Join(strings.Fields(s), " ")
+	if len(s) > maxUserText {
+		s = strings.ToValidUTF8(s[:maxUserText], "") + " ..."
+	}
+	return s
+}
