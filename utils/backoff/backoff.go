@@ -1,0 +1,103 @@
+// Package backoff spaces attempts out in time: exponentially growing, capped, and with full jitter, so that many
+// clients of one restarted server do not come back in one instant. Nothing in it starts a goroutine; only [Sleep]
+// blocks, and it listens to its context.
+package backoff
+
+import (
+	"context"
+	"math/rand/v2"
+	"time"
+)
+
+// A Policy says how long to wait between attempts. The zero value is ready: 1 s, doubling, at most 60 s.
+type Policy struct {
+	First time.Duration // longest first delay; 1 s if 0
+	Base  time.Duration // bound of the second delay is twice this; First if 0
+	Max   time.Duration // cap of every delay; 60 s if 0
+}
+
+func (p Policy) withDefaults() Policy {
+	if p.Max <= 0 {
+		p.Max = time.Minute
+	}
+	if p.First <= 0 {
+		p.First = time.Second
+	}
+	if p.Base <= 0 {
+		p.Base = p.First
+	}
+	return p
+}
+
+// Bound returns the longest delay after n earlier failures.
+func (p Policy) Bound(n int) time.Duration {
+	p = p.withDefaults()
+	d := p.First
+	if n > 0 {
+		d = p.Max
+		if n < 62 && p.Base <= p.Max>>n {
+			d = p.Base << n
+		}
+	}
+	return min(d, p.Max)
+}
+
+// Slowest returns a delay of the policy's slowest pace: between half of Max and Max.
+func (p Policy) Slowest() time.Duration {
+	p = p.withDefaults()
+	return p.Max/2 + jitter(p.Max-p.Max/2)
+}
+
+// Start returns the delays of one series of attempts.
+func (p Policy) Start() *Series { return &Series{policy: p} }
+
+// A Series yields one delay after another. It is not safe for concurrent use.
+type Series struct {
+	policy   Policy
+	failures int
+}
+
+// Next returns the next delay: above 0 and at most the bound, evenly distributed, and the bound grows with each call.
+func (s *Series) Next() time.Duration {
+	d := s.Again()
+	s.failures++
+	return d
+}
+
+// Again returns a delay under the present bound, without letting the bound grow.
+func (s *Series) Again() time.Duration { return jitter(s.policy.Bound(s.failures)) }
+
+// Reset starts over with the first bound.
+func (s *Series) Reset() { s.failures = 0 }
+
+// AtLeast returns a delay of at least least, which a server may have asked for, plus jitter: up to half of least, and
+// no less than d, so that the many who were told the same do not come at the same moment.
+func AtLeast(least, d time.Duration) time.Duration {
+	if least <= 0 {
+		return d
+	}
+	return least + max(d, jitter(least/2))
+}
+
+// Sleep waits for d or until ctx ends, and returns ctx's error then.
+func Sleep(ctx context.Context, d time.Duration) error {
+	if d <= 0 {
+		return ctx.Err()
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// jitter returns a random duration above 0 and at most most.
+func jitter(most time.Duration) time.Duration {
+	if most <= 0 {
+		return 0
+	}
+	return 1 + rand.N(most)
+}
