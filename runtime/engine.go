@@ -35,8 +35,8 @@ type Containers interface {
 	Create(ctx context.Context, spec *ContainerSpec) (id string, warnings []string, err error)
 	// Start starts a container; one that runs already is no error.
 	Start(ctx context.Context, id string) error
-	// Stop asks the container to end and kills it after timeout (nil: the container's own, else 10 s). One that
-	// does not run is no error.
+	// Stop asks the container to end and kills it after timeout (nil: the container's own, else 10 s; rounded up to
+	// seconds, 0 kills at once, less than 0 is ErrInvalid). One that does not run is no error.
 	Stop(ctx context.Context, id string, timeout *time.Duration) error
 	// Kill sends a signal ("" is SIGKILL); ErrConflict if the container does not run.
 	Kill(ctx context.Context, id, signal string) error
@@ -85,16 +85,21 @@ type Builder interface {
 
 // A Watcher streams what happens to containers.
 type Watcher interface {
-	// Watch yields notices from since on (zero: from now), in the engine's order, until ctx ends or the stream breaks;
-	// a break is yielded as the last element's error. The caller reopens it with the time of the last notice.
+	// Watch yields notices from since on, in the engine's order, until ctx ends or the stream breaks. since has
+	// nanoseconds and is inclusive: a notice of exactly that time is yielded again; zero is the moment of the call.
+	// A break is yielded as the last element's error, the end of ctx is not. The caller reopens it with the time of
+	// the last notice; an engine remembers only some hundred notices and none of before its own restart, so after a
+	// break a List is due too.
 	Watch(ctx context.Context, since time.Time) iter.Seq2[Notice, error]
 }
 
 // An Execer runs processes in running containers; an optional capability.
 type Execer interface {
-	// Exec runs a process and blocks until it ended and its output was delivered. A non-zero exit is *ExitError. When
-	// ctx ends the process is ended too (EOF, SIGHUP, then SIGKILL after spec.Grace) unless spec.Keep. A nil stream
-	// is not attached.
+	// Exec runs a process and blocks until it ended and its output was delivered. A non-zero exit is *ExitError;
+	// ErrConflict if the container does not run. When ctx ends, or a writer fails, the process is ended too (EOF,
+	// SIGHUP, then SIGKILL after spec.Grace) unless spec.Keep, and the error is that of ctx or of the writer. A nil
+	// stream is not attached. After the return no stream is written to; a Read of In may still be under way until
+	// its owner ends it.
 	Exec(ctx context.Context, id string, spec ExecSpec, streams Streams) error
 }
 
@@ -130,6 +135,27 @@ type Copier interface {
 // A Toper lists the processes of a container; an optional capability.
 type Toper interface {
 	Top(ctx context.Context, id string, args []string) (titles []string, processes [][]string, err error)
+}
+
+// A Restarter stops and starts in one step; an optional capability.
+type Restarter interface {
+	// Restart starts a container again; timeout as in [Containers].Stop. One that does not run is started.
+	Restart(ctx context.Context, id string, timeout *time.Duration) error
+}
+
+// A Pauser freezes the processes of a container; an optional capability.
+type Pauser interface {
+	// Pause returns ErrConflict if the container does not run or is paused already.
+	Pause(ctx context.Context, id string) error
+	// Unpause returns ErrConflict if the container is not paused.
+	Unpause(ctx context.Context, id string) error
+}
+
+// A Waiter waits for containers; an optional capability.
+type Waiter interface {
+	// Wait blocks until the container does not run, which may be so already, and returns its exit code. There is no
+	// timeout but ctx.
+	Wait(ctx context.Context, id string) (exitCode int, err error)
 }
 
 // RemoveOptions says how Remove deletes.

@@ -5,7 +5,8 @@ import (
 	"fmt"
 )
 
-// The classes of engine errors. An engine maps its own errors to these, once, and wraps them with what it was doing.
+// The classes of engine errors. An engine maps its own errors to these, once, and wraps them with what it was doing. An
+// error that wraps none of them, and is neither the end of a ctx nor an [ExitError], is a failure inside the engine.
 var (
 	ErrNotFound    = errors.New("not found")
 	ErrConflict    = errors.New("conflict")

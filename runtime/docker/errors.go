@@ -1,0 +1,169 @@
+package docker
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"syscall"
+
+	"github.com/containerd/errdefs"
+	"github.com/docker/docker/client"
+
+	"github.com/droverhq/drover/runtime"
+)
+
+// maxMessage is how much of a daemon's text an error carries.
+const maxMessage = 2000
+
+// An Error is what the daemon answered, or why it did not. Its text is meant for a user; [errors.Is] finds its class.
+type Error struct {
+	Op      string // what was being done: "start web-1"
+	Kind    error  // one of runtime's sentinels, or nil for a failure inside the daemon
+	Message string
+	Cause   error // the foreign error, if there was one
+}
+
+func (e *Error) Error() string {
+	if e.Op == "" {
+		return e.Message
+	}
+	return e.Op + ": " + e.Message
+}
+
+// Unwrap returns the class and the cause.
+func (e *Error) Unwrap() []error {
+	var errs []error
+	if e.Kind != nil {
+		errs = append(errs, e.Kind)
+	}
+	if e.Cause != nil {
+		errs = append(errs, e.Cause)
+	}
+	return errs
+}
+
+// invalid is an error of the caller, found before the daemon was asked.
+func invalid(op, format string, args ...any) error {
+	return &Error{Op: op, Kind: runtime.ErrInvalid, Message: fmt.Sprintf(format, args...)}
+}
+
+// wrap turns whatever a call returned into an Error, once. A lost or silent daemon also ends the session.
+func (e *Engine) wrap(ctx context.Context, op string, err error) error {
+	if err == nil {
+		return nil
+	}
+	var known *Error
+	if errors.As(err, &known) {
+		if known.Op == "" {
+			known = &Error{Op: op, Kind: known.Kind, Message: known.Message, Cause: known.Cause}
+		}
+		if errors.Is(known.Kind, runtime.ErrUnavailable) {
+			e.lost()
+		}
+		return known
+	}
+	if ended := ctx.Err(); ended != nil {
+		if errors.Is(ended, context.Canceled) {
+			return fmt.Errorf("%s: %w", op, ended)
+		}
+		e.lost()
+		return &Error{Op: op, Kind: runtime.ErrUnavailable, Message: "no answer in time from " + e.cfg.Host, Cause: ended}
+	}
+	kind, message, lost := classify(err)
+	if lost {
+		e.lost()
+		message = e.cfg.Host + ": " + message
+	}
+	return &Error{Op: op, Kind: kind, Message: message, Cause: err}
+}
+
+// lost makes the next call negotiate, on a fresh connection.
+func (e *Engine) lost() {
+	e.epoch.Add(1)
+	e.bounded.CloseIdleConnections()
+	e.long.CloseIdleConnections()
+}
+
+// classify finds the class of a foreign error and the words for it; lost means that the daemon did not answer.
+func classify(err error) (kind error, message string, lost bool) {
+	if err == nil {
+		return nil, "", false
+	}
+	var known *Error
+	if errors.As(err, &known) {
+		return known.Kind, known.Message, errors.Is(known.Kind, runtime.ErrUnavailable)
+	}
+	message = clean(strings.TrimPrefix(err.Error(), "Error response from daemon: "))
+	if strings.HasPrefix(message, "<") { // a proxy or a web server in the daemon's place
+		return runtime.ErrUnavailable, "answered with a web page, not as a Docker daemon does", true
+	}
+	switch {
+	case errdefs.IsNotFound(err):
+		return runtime.ErrNotFound, message, false
+	case errdefs.IsConflict(err), errdefs.IsAlreadyExists(err):
+		return runtime.ErrConflict, message, false
+	case errdefs.IsInvalidArgument(err):
+		return runtime.ErrInvalid, message, false
+	case errdefs.IsNotImplemented(err), errdefs.IsUnauthorized(err), errdefs.IsPermissionDenied(err):
+		return runtime.ErrUnsupported, message, false
+	case errdefs.IsUnavailable(err):
+		return runtime.ErrUnavailable, message, true
+	case errdefs.IsInternal(err), errdefs.IsUnknown(err):
+		return nil, message, false
+	}
+	if unreachable(err) {
+		return runtime.ErrUnavailable, message, true
+	}
+	return nil, message, false
+}
+
+// unreachable reports whether err is that of a connection that failed, broke, or carried something else than the API.
+func unreachable(err error) bool {
+	var (
+		urlErr    *url.Error
+		netErr    net.Error
+		opErr     *net.OpError
+		syntaxErr *json.SyntaxError
+		typeErr   *json.UnmarshalTypeError
+	)
+	return client.IsErrConnectionFailed(err) || errors.As(err, &urlErr) || errors.As(err, &netErr) || errors.As(err, &opErr) ||
+		errors.As(err, &syntaxErr) || errors.As(err, &typeErr) ||
+		errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed) ||
+		errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNREFUSED) ||
+		errors.Is(err, context.DeadlineExceeded)
+}
+
+// kindOfStatus is the class of an HTTP status of 400 or more.
+func kindOfStatus(status int) error {
+	switch status {
+	case http.StatusNotFound:
+		return runtime.ErrNotFound
+	case http.StatusConflict:
+		return runtime.ErrConflict
+	case http.StatusUnauthorized, http.StatusForbidden, http.StatusMethodNotAllowed, http.StatusNotImplemented:
+		return runtime.ErrUnsupported // by the daemon, or by a proxy that guards its socket
+	case http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
+		return runtime.ErrUnavailable
+	case http.StatusInternalServerError:
+		return nil
+	}
+	if status < http.StatusInternalServerError {
+		return runtime.ErrInvalid
+	}
+	return nil
+}
+
+// clean makes a daemon's text fit for one line.
+func clean(text string) string {
+	text = strings.TrimSpace(text)
+	if len(text) > maxMessage {
+		text = strings.ToValidUTF8(text[:maxMessage], "") + "..."
+	}
+	return text
+}

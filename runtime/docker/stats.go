@@ -1,0 +1,82 @@
+package docker
+
+import (
+	"context"
+	"slices"
+	"strings"
+
+	"github.com/docker/docker/api/types/container"
+	"github.com/docker/docker/api/types/versions"
+
+	"github.com/droverhq/drover/runtime"
+)
+
+// Stats takes one sample; runtime.ErrConflict if the container does not run. Daemons before API 1.41 need a second or
+// two for it.
+func (e *Engine) Stats(ctx context.Context, id string) (runtime.Stats, error) {
+	op := "stats of " + shorten(id)
+	id, err := containerID(op, id)
+	if err != nil {
+		return runtime.Stats{}, err
+	}
+	var sample container.StatsResponse
+	err = e.read(ctx, op, func(ctx context.Context, s *session) error {
+		query := "stream=0"
+		if versions.GreaterThanOrEqualTo(s.version, "1.41") {
+			query += "&one-shot=1"
+		}
+		return e.getJSON(ctx, s, "/containers/"+id+"/stats", query, &sample)
+	})
+	if err != nil {
+		return runtime.Stats{}, err
+	}
+	if known(sample.Read).IsZero() {
+		return runtime.Stats{}, &Error{Op: op, Kind: runtime.ErrConflict, Message: "the container does not run"}
+	}
+	return statsOf(&sample), nil
+}
+
+func statsOf(s *container.StatsResponse) runtime.Stats {
+	out := runtime.Stats{
+		ID:          s.ID,
+		Time:        s.Read,
+		CPUTotal:    s.CPUStats.CPUUsage.TotalUsage,
+		CPUUser:     s.CPUStats.CPUUsage.UsageInUsermode,
+		CPUSystem:   s.CPUStats.CPUUsage.UsageInKernelmode,
+		PerCPU:      s.CPUStats.CPUUsage.PercpuUsage,
+		Memory:      s.MemoryStats.Usage,
+		MemoryLimit: s.MemoryStats.Limit,
+		Pids:        s.PidsStats.Current,
+	}
+	// As the docker CLI counts: pages of files that nobody uses now are not the container's need. cgroup v1 and v2
+	// name them differently.
+	for _, key := range []string{"total_inactive_file", "inactive_file"} {
+		if inactive, ok := s.MemoryStats.Stats[key]; ok {
+			if inactive < out.Memory {
+				out.Memory -= inactive
+			}
+			break
+		}
+	}
+	for _, entry := range s.BlkioStats.IoServiceBytesRecursive {
+		switch strings.ToLower(entry.Op) {
+		case "read":
+			out.ReadBytes += entry.Value
+		case "write":
+			out.WriteBytes += entry.Value
+		}
+	}
+	for name, n := range s.Networks {
+		out.Networks = append(out.Networks, runtime.NetworkStats{
+			Name:    name,
+			RxBytes: n.RxBytes, RxPackets: n.RxPackets, RxErrors: n.RxErrors, RxDropped: n.RxDropped,
+			TxBytes: n.TxBytes, TxPackets: n.TxPackets, TxErrors: n.TxErrors, TxDropped: n.TxDropped,
+		})
+	}
+	sortNetworks(out.Networks)
+	return out
+}
+
+func sortNetworks(list []runtime.NetworkStats) {
+	slices.SortFunc(list, func(a, b runtime.NetworkStats) int { return strings.Compare(a.Name, b.Name) })
+}
