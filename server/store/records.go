@@ -174,6 +174,7 @@ type Container struct {
 	ExternalCreated       time.Time         `json:"externalCreated,omitzero"` // when the engine made it
 	Removed               time.Time         `json:"removed,omitzero"`
 	Fields                json.RawMessage   `json:"fields,omitempty"` // the create request's fields, as given
+	Work                  json.RawMessage   `json:"work,omitempty"`   // the operation in progress; package compute's alone
 }
 
 // A PullTask pulls one image onto some hosts.
@@ -187,6 +188,7 @@ type PullTask struct {
 	TransitioningMessage  string            `json:"transitioningMessage,omitempty"`
 	TransitioningProgress int               `json:"transitioningProgress,omitempty"`
 	Status                map[string]string `json:"status,omitempty"` // by host id
+	Work                  json.RawMessage   `json:"work,omitempty"`   // the operation in progress; package compute's alone
 }
 
 // A Setting is one named value; its ID is its name.
