@@ -1,0 +1,153 @@
+package logs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path"
+	"slices"
+	"strings"
+	"sync"
+
+	"golang.org/x/time/rate"
+)
+
+// DefaultCommands is the white list of a node whose configuration names none (app.logs.cmd-white-list).
+func DefaultCommands() []string {
+	return []string{"grep", "zgrep", "cat", "head", "tail", "awk", "uniq", "sort", "ls"}
+}
+
+// Config says what a [Service] serves. Roots is required.
+type Config struct {
+	Prefix     string   // where the host's root is mounted, "" is the process's own
+	Roots      []string // app.logs.root and further ones: absolute directories, as the host knows them
+	StdinRoots []string // app.logs.stdin-roots: where echo TEXT >> FILE may append; none by default
+	Commands   []string // app.logs.cmd-white-list; nil is DefaultCommands
+	Limits     Limits
+	SpillDir   string // where sort spills to; "" is the system's directory for temporary files
+}
+
+// A Service runs commands on the log files of a node. It is safe for concurrent use.
+type Service struct {
+	cfg      Config
+	jail     Jail
+	append   Jail
+	limits   Limits
+	programs map[string]program
+	watches  *watches
+	buffers  *buffers
+}
+
+// New checks cfg and touches no file.
+func New(cfg Config) (*Service, error) {
+	if cfg.Commands == nil {
+		cfg.Commands = DefaultCommands()
+	}
+	if len(cfg.Roots) == 0 {
+		return nil, errors.New("log service: no root directory")
+	}
+	for _, r := range slices.Concat(cfg.Roots, cfg.StdinRoots) {
+		if !path.IsAbs(r) || path.Clean(r) == "/" {
+			return nil, fmt.Errorf("log service: root %q: want an absolute directory other than /", r)
+		}
+	}
+	s := &Service{
+		cfg: cfg, limits: cfg.Limits.withDefaults(), programs: programs(), buffers: newBuffers(),
+		jail:   Jail{Prefix: cfg.Prefix, Roots: cfg.Roots},
+		append: Jail{Prefix: cfg.Prefix, Roots: cfg.StdinRoots},
+	}
+	for _, c := range cfg.Commands {
+		if _, ok := s.programs[c]; !ok {
+			return nil, fmt.Errorf("log service: app.logs.cmd-white-list: there is no command %q", c)
+		}
+	}
+	s.watches = newWatches(s.jail)
+	return s, nil
+}
+
+// Close ends all follows and waits for their watchers.
+func (s *Service) Close() error { return s.watches.close() }
+
+func (s *Service) open(name string) (*os.File, error) { return s.jail.Open(name) }
+
+// limiter returns what paces the output of one command, or nil.
+func (s *Service) limiter() *rate.Limiter {
+	if s.limits.ByteRate <= 0 {
+		return nil
+	}
+	return rate.NewLimiter(rate.Limit(s.limits.ByteRate), int(max(s.limits.ByteRate, blockSize)))
+}
+
+// runAppend carries out echo TEXT >> FILE.
+func (s *Service) runAppend(p *Pipeline) (Result, error) {
+	text, err := echoText(p.Stages[0].Args)
+	if err != nil {
+		return Result{ExitCode: 2}, err
+	}
+	if err := s.Append(p.Append.Text, []byte(text)); err != nil {
+		return Result{ExitCode: 1}, err
+	}
+	return Result{}, nil
+}
+
+// Append appends data to an existing file below the stdin roots, in one write.
+func (s *Service) Append(name string, data []byte) error {
+	f, err := s.append.OpenAppend(name)
+	if err != nil {
+		if errors.Is(err, ErrOutside) {
+			return &Refusal{Reason: fmt.Sprintf("%s is not below app.logs.stdin-roots", name)}
+		}
+		return err
+	}
+	_, err = f.Write(data)
+	return errors.Join(err, f.Close())
+}
+
+// follows tells whether a pipeline runs until its viewer goes away.
+func follows(p *Pipeline) bool {
+	if p.Stages[0].Name != "tail" {
+		return false
+	}
+	opts, _, err := tailOptions.parse("tail", p.Stages[0].Args, obsoleteTail)
+	return err == nil && slices.ContainsFunc(opts, func(o option) bool { return strings.EqualFold(o.name, "f") })
+}
+
+// A counter is the end of a pipeline: it counts and paces what goes to the sink.
+type counter struct {
+	w    io.Writer
+	ctx  context.Context
+	rate *rate.Limiter
+
+	mu      sync.Mutex // guards stopped, and keeps a late write out of the sink
+	stopped bool
+
+	bytes, lines int64 // read only after the last write
+}
+
+func (c *counter) Write(p []byte) (int, error) {
+	if c.rate != nil {
+		for rest := len(p); rest > 0; rest -= blockSize {
+			if err := c.rate.WaitN(c.ctx, min(rest, blockSize)); err != nil {
+				return 0, err
+			}
+		}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.stopped {
+		return 0, context.Cause(c.ctx)
+	}
+	n, err := c.w.Write(p)
+	c.bytes += int64(n)
+	c.lines += int64(countLines(p[:n]))
+	return n, err
+}
+
+// stop lets no more output through.
+func (c *counter) stop() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.stopped = true
+}
