@@ -42,7 +42,6 @@ type Config struct {
 	Workers      int           // events handled at once, pings apart; 64
 	QueueEvents  int           // events that may wait; 16,384
 	QueueBytes   int64         // bytes of events that may wait; 24 MiB
-	MaxFrame     int64         // bytes of one event; 8 MiB. A larger one gets an error reply
 	ReplyTimeout time.Duration // one attempt to POST; 30 s
 	ReplyTTL     time.Duration // how long a reply that nobody takes is offered; 1 h, longer if the event's own deadline is
 
@@ -66,7 +65,6 @@ func (c *Config) setDefaults() {
 	def(&c.Workers, 64)
 	def(&c.QueueEvents, 16384)
 	def(&c.QueueBytes, 24<<20)
-	def(&c.MaxFrame, 8<<20)
 	def(&c.ReplyTimeout, 30*time.Second)
 	def(&c.ReplyTTL, time.Hour)
 	def(&c.HandshakeTimeout, 30*time.Second)
@@ -115,7 +113,7 @@ func (c *Config) validate() (*url.URL, error) {
 		return nil, errors.New("events: config: URL holds credentials; give AccessKey and SecretKey")
 	}
 	for name, v := range map[string]int64{
-		"Workers": int64(c.Workers), "QueueEvents": int64(c.QueueEvents), "QueueBytes": c.QueueBytes, "MaxFrame": c.MaxFrame,
+		"Workers": int64(c.Workers), "QueueEvents": int64(c.QueueEvents), "QueueBytes": c.QueueBytes,
 		"ReplyTimeout": int64(c.ReplyTimeout), "ReplyTTL": int64(c.ReplyTTL), "HandshakeTimeout": int64(c.HandshakeTimeout),
 		"PingInterval": int64(c.PingInterval), "FirstDelay": int64(c.FirstDelay), "MaxDelay": int64(c.MaxDelay),
 		"Steady": int64(c.Steady), "ResendAfter": int64(c.ResendAfter), "Drain": int64(c.Drain),

@@ -40,5 +40,6 @@ func (e *Event) Timeout(def time.Duration) time.Duration {
 	if e.TimeoutMillis <= 0 {
 		return def
 	}
-	return time.Duration(e.TimeoutMillis) * time.Millisecond
+	const most = int64(1<<63-1) / int64(time.Millisecond)
+	return time.Duration(min(e.TimeoutMillis, most)) * time.Millisecond
 }

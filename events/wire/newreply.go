@@ -9,41 +9,55 @@ import (
 	"time"
 )
 
-// MaxFrame is the default bound of a frame in either direction.
+// MaxFrame bounds one event and one reply, in bytes.
 const MaxFrame = 8 << 20
+
+// maxData leaves a reply room for the rest of its frame.
+const maxData = MaxFrame - 64<<10
 
 // maxText bounds the human text of a reply.
 const maxText = 4 << 10
 
 // NewReply returns the good final reply to ev. data nil means none; a [json.RawMessage] or []byte is taken as it is,
-// without copying, once it was found to be JSON; anything else is marshalled. It fails where data is no JSON or larger
-// than [MaxFrame].
+// without copying, once it was found to be JSON; anything else is marshalled. It fails where data is no JSON or would
+// not fit into [MaxFrame].
 func NewReply(ev *Event, data any) (*Reply, error) {
 	raw, err := rawData(data)
 	if err != nil {
 		return nil, err
 	}
-	return &Reply{
-		ID: newID(), Name: ev.ReplyTo, PreviousIDs: []string{ev.ID}, ResourceID: ev.ResourceID, ResourceType: ev.ResourceType,
-		Time: time.Now().UnixMilli(), Data: raw,
-	}, nil
+	r := answer(ev)
+	r.ID, r.Time, r.Data = newID(), time.Now().UnixMilli(), raw
+	return r, nil
+}
+
+// answer returns what every reply to ev has, with one allocation.
+func answer(ev *Event) *Reply {
+	r := &struct {
+		Reply
+		ids [1]string
+	}{ids: [1]string{ev.ID}}
+	r.Reply = Reply{Name: ev.ReplyTo, ResourceID: ev.ResourceID, ResourceType: ev.ResourceType}
+	if ev.ID != "" {
+		r.PreviousIDs = r.ids[:]
+	}
+	return &r.Reply
 }
 
 // NewErrorReply returns the bad final reply to ev. code is one of the Code constants, text is one line for people:
 // line breaks become spaces and a long one is cut.
 func NewErrorReply(ev *Event, code, text string) *Reply {
-	return &Reply{
-		Name: ev.ReplyTo, PreviousIDs: []string{ev.ID}, ResourceID: ev.ResourceID, ResourceType: ev.ResourceType,
-		Transitioning: TransitioningError, TransitioningMessage: oneLine(text), Code: code,
-	}
+	r := answer(ev)
+	r.Transitioning, r.TransitioningMessage, r.Code = TransitioningError, oneLine(text), code
+	return r
 }
 
 // NewProgressReply returns a reply to ev that says how far it has come. percent is held to 0 to 100; 0 is not sent.
 func NewProgressReply(ev *Event, text string, percent int) *Reply {
-	return &Reply{
-		Name: ev.ReplyTo, PreviousIDs: []string{ev.ID}, ResourceID: ev.ResourceID, ResourceType: ev.ResourceType,
-		Transitioning: TransitioningYes, TransitioningMessage: oneLine(text), TransitioningProgress: min(max(percent, 0), 100),
-	}
+	r := answer(ev)
+	r.Transitioning, r.TransitioningMessage = TransitioningYes, oneLine(text)
+	r.TransitioningProgress = min(max(percent, 0), 100)
+	return r
 }
 
 func rawData(data any) (json.RawMessage, error) {
@@ -72,8 +86,8 @@ func rawData(data any) (json.RawMessage, error) {
 }
 
 func bounded(raw []byte) (json.RawMessage, error) {
-	if len(raw) > MaxFrame {
-		return nil, fmt.Errorf("the reply's data has %d bytes, more than %d", len(raw), MaxFrame)
+	if len(raw) > maxData {
+		return nil, fmt.Errorf("the reply's data has %d bytes, more than %d", len(raw), maxData)
 	}
 	return raw, nil
 }

@@ -1,7 +1,7 @@
 // Package keyed hands out work in order per key and in parallel across keys.
 //
 // A [Queue] holds values in lanes, one a key. Values of one lane come out in the order they went in, and the next one
-// only after its predecessor was reported done. Lanes take turns. Nothing in it starts a goroutine; Push never blocks,
+// only after its predecessor is done. Lanes take turns. Nothing in it starts a goroutine; Push never blocks,
 // Pop does.
 package keyed
 
@@ -77,15 +77,22 @@ func (q *Queue[T]) wakeLocked() {
 	}
 }
 
-// Pop waits for a value whose lane is free and takes it. done must be called, once, when the value's work is over: it
-// frees the lane. The error is ctx's, or ErrClosed when the queue was closed and nothing is left to take.
-func (q *Queue[T]) Pop(ctx context.Context) (v T, done func(), err error) {
+// Taken is a value that came out of a queue. Done must be called, once, when its work is over: it frees the lane.
+type Taken[T any] struct {
+	Value T
+	queue *Queue[T]
+	lane  *lane[T]
+}
+
+// Pop waits for a value whose lane is free and takes it. The error is ctx's, or ErrClosed when the queue was closed and
+// nothing is left to take.
+func (q *Queue[T]) Pop(ctx context.Context) (t Taken[T], err error) {
 	q.mu.Lock()
 	for q.head == nil {
 		if q.closed && q.waiting == 0 {
 			q.wakeLocked() // the next one shall see it too
 			q.mu.Unlock()
-			return v, nil, ErrClosed
+			return t, ErrClosed
 		}
 		q.idle++
 		q.mu.Unlock()
@@ -101,7 +108,7 @@ func (q *Queue[T]) Pop(ctx context.Context) (v T, done func(), err error) {
 				q.wakeLocked() // perhaps it was meant for us
 			}
 			q.mu.Unlock()
-			return v, nil, err
+			return t, err
 		}
 	}
 	l := q.head
@@ -114,16 +121,17 @@ func (q *Queue[T]) Pop(ctx context.Context) (v T, done func(), err error) {
 	l.next = nil
 	q.ready--
 	q.waiting--
-	v = l.values[0]
+	t = Taken[T]{Value: l.values[0], queue: q, lane: l}
 	var zero T
 	l.values[0] = zero
 	l.values = l.values[1:]
 	q.mu.Unlock()
-	return v, sync.OnceFunc(func() { q.free(l) }), nil
+	return t, nil
 }
 
-// free lets the next value of l out.
-func (q *Queue[T]) free(l *lane[T]) {
+// Done lets the next value of the same key out.
+func (t Taken[T]) Done() {
+	q, l := t.queue, t.lane
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	switch {
