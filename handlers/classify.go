@@ -28,34 +28,25 @@ func Classify(err error) (code, userText string) {
 		code = wire.CodeInvalid
 	case errors.Is(err, runtime.ErrUnsupported):
 		code = wire.CodeUnsupported
-	case errors.Is(err, context.DeadlineExceeded):
-		code = wire.CodeTimeout
 	case errors.Is(err, runtime.ErrUnavailable):
 		code = wire.CodeUnavailable
+	case errors.Is(err, context.DeadlineExceeded):
+		code = wire.CodeTimeout
 	default:
 		code = wire.CodeInternal
 	}
 	return code, oneLine(useful(err).Error())
 }
 
-// useful returns the innermost error of the chain that is not a bare class or the end of a context: those say too
-// little alone, so what wraps them speaks.
+// useful returns the innermost error of the chain that says more than a class. An error that wraps several ends the
+// walk: that is how an engine attaches the class to the text that it wrote for the user.
 func useful(err error) error {
 	for {
-		var inner error
-		switch e := err.(type) {
-		case interface{ Unwrap() error }:
-			inner = e.Unwrap()
-		case interface{ Unwrap() []error }:
-			for _, i := range e.Unwrap() {
-				if !bare(i) {
-					if inner != nil {
-						return err // several: only together they are the whole story
-					}
-					inner = i
-				}
-			}
+		e, ok := err.(interface{ Unwrap() error })
+		if !ok {
+			return err
 		}
+		inner := e.Unwrap()
 		if inner == nil || bare(inner) {
 			return err
 		}
