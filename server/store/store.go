@@ -3,13 +3,24 @@ package store
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
 
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 	"github.com/sirupsen/logrus"
 )
 
 // Config says where a store keeps its data. The zero value is not usable: Dir is required.
 type Config struct {
-	// Dir is the data directory (0700, made if absent): the embedded JetStream's files and the server's keys.
+	// Dir is the data directory (0700, made if absent): the embedded JetStream's files and the server's keys. One
+	// process at a time may use it.
 	Dir string
 	// URLs are the servers of an external NATS cluster (2.11 or later, JetStream on). Empty: embedded in this process.
 	URLs []string
@@ -34,108 +45,199 @@ type Store struct {
 	Containers         *Table[Container]
 	PullTasks          *Table[PullTask]
 	Settings           *Table[Setting]
+
+	cfg    Config
+	log    logrus.FieldLogger
+	lock   *os.File
+	srv    *server.Server // nil with an external cluster
+	nc     *nats.Conn
+	js     jetstream.JetStream
+	kv     jetstream.KeyValue // the records
+	events jetstream.Stream
+	secret jetstream.KeyValue // nil unless clustered
+
+	tables map[string]watched
+	feeds  *feeds
+	seqMu  sync.Mutex
+
+	cancel  context.CancelFunc
+	wg      sync.WaitGroup
+	lost    atomic.Pointer[string] // why the watch ended
+	closing sync.Once
 }
 
-var errStub = errors.New("store: under construction")
+// watched is what the watch needs of a table.
+type watched interface {
+	watched(e jetstream.KeyValueEntry, key string) error
+}
 
 // Open opens or makes the store and returns when all records are in memory. ctx bounds the opening only.
-func Open(ctx context.Context, cfg Config) (*Store, error) { return nil, errStub }
+func Open(ctx context.Context, cfg Config) (_ *Store, err error) {
+	if cfg.Dir == "" {
+		return nil, errors.New("open store: no data directory")
+	}
+	if len(cfg.SealKey) > 0 && len(cfg.SealKey) < 16 {
+		return nil, errors.New("open store: the seal key is shorter than 16 bytes")
+	}
+	s := &Store{cfg: cfg, log: cfg.Log, tables: make(map[string]watched), feeds: newFeeds()}
+	if s.log == nil {
+		quiet := logrus.New()
+		quiet.SetOutput(io.Discard)
+		s.log = quiet
+	}
+	s.makeTables()
+	defer func() {
+		if err != nil {
+			_ = s.Close()
+			err = fmt.Errorf("open store: %w", err)
+		}
+	}()
+	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
+		return nil, err
+	}
+	if err := s.lockDir(); err != nil {
+		return nil, err
+	}
+	if err := s.connect(ctx); err != nil {
+		return nil, err
+	}
+	if err := s.makeStreams(ctx); err != nil {
+		return nil, err
+	}
+	return s, s.watch(ctx)
+}
 
-// Close stops the watches and the embedded server and waits for them. Feeds are closed.
-func (s *Store) Close() error { return errStub }
+func (s *Store) makeTables() {
+	s.Accounts = newTable(s, TypeAccount, func(r *Account) *Meta { return &r.Meta }, nil)
+	s.APIKeys = newTable(s, TypeAPIKey, func(r *APIKey) *Meta { return &r.Meta },
+		func(r *APIKey) string { return plainKey(r.AccessKey) })
+	s.RegistrationTokens = newTable(s, TypeRegistrationToken, func(r *RegistrationToken) *Meta { return &r.Meta },
+		func(r *RegistrationToken) string { return plainKey(r.PublicValue) })
+	s.Registers = newTable(s, TypeRegister, func(r *Register) *Meta { return &r.Meta },
+		func(r *Register) string { return plainKey(r.KeyDigest) },
+		func(r *Register) string { return r.AgentID })
+	s.Agents = newTable(s, TypeAgent, func(r *Agent) *Meta { return &r.Meta },
+		func(r *Agent) string { return plainKey(r.AccessKey) })
+	s.Hosts = newTable(s, TypeHost, func(r *Host) *Meta { return &r.Meta },
+		func(r *Host) string { return digestKey(r.UUID) },
+		func(r *Host) string { return r.AgentID })
+	s.Containers = newTable(s, TypeContainer, func(r *Container) *Meta { return &r.Meta },
+		func(r *Container) string { return digestKey(r.UUID) },
+		func(r *Container) string { return r.HostID },
+		func(r *Container) string { return externalKey(r.HostID, r.ExternalID) })
+	s.PullTasks = newTable(s, TypePullTask, func(r *PullTask) *Meta { return &r.Meta }, nil)
+	s.Settings = newTable(s, TypeSetting, func(r *Setting) *Meta { return &r.Meta },
+		func(r *Setting) string { return digestKey(r.ID) })
+}
+
+// lockDir makes sure that no other process uses the data directory: two embedded servers would spoil its files.
+func (s *Store) lockDir() error {
+	f, err := os.OpenFile(filepath.Join(s.cfg.Dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return err
+	}
+	if err := tryLock(f); err != nil {
+		_ = f.Close()
+		return fmt.Errorf("%s is in use by another server: %w", s.cfg.Dir, err)
+	}
+	s.lock = f
+	return nil
+}
+
+// watch loads all records and starts to follow their changes.
+func (s *Store) watch(ctx context.Context) error {
+	run, cancel := context.WithCancel(context.Background())
+	s.cancel = cancel
+	w, err := s.kv.WatchAll(run)
+	if err != nil {
+		return fmt.Errorf("watch records: %w", err)
+	}
+	s.wg.Go(func() {
+		<-run.Done()
+		_ = w.Stop() // an error means that the connection is gone, which ends it as well
+	})
+	for {
+		select {
+		case e, ok := <-w.Updates():
+			if !ok {
+				return errors.New("watch records: ended while loading")
+			}
+			if e == nil {
+				s.wg.Go(func() { s.follow(run, w) })
+				return nil
+			}
+			s.takeIn(e)
+		case <-ctx.Done():
+			return fmt.Errorf("load records: %w", ctx.Err())
+		}
+	}
+}
+
+func (s *Store) follow(run context.Context, w jetstream.KeyWatcher) {
+	for {
+		select {
+		case e, ok := <-w.Updates():
+			if !ok {
+				if run.Err() == nil {
+					why := "the watch of the records ended"
+					s.lost.Store(&why)
+					s.log.Error("store: the watch of the records ended; this server no longer sees what others write")
+				}
+				return
+			}
+			if e != nil {
+				s.takeIn(e)
+			}
+		case <-run.Done():
+			return
+		}
+	}
+}
+
+func (s *Store) takeIn(e jetstream.KeyValueEntry) {
+	typ, key, _ := strings.Cut(e.Key(), ".")
+	t := s.tables[typ]
+	if t == nil {
+		return // a counter, or a type of a newer server
+	}
+	if err := t.watched(e, key); err != nil {
+		s.log.WithError(err).Error("store: a record cannot be read and is left out")
+	}
+}
 
 // Clustered reports whether other replicas may share this store.
-func (s *Store) Clustered() bool { return false }
+func (s *Store) Clustered() bool { return len(s.cfg.URLs) > 0 }
 
 // Ready returns nil while reads and writes work, and otherwise why they do not.
-func (s *Store) Ready() error { return errStub }
-
-// NextID returns a fresh id of the type, "1ihm7", and its number. Numbers rise and are never used twice.
-func (s *Store) NextID(ctx context.Context, typ string) (id string, n int64, err error) {
-	return "", 0, errStub
+func (s *Store) Ready() error {
+	if why := s.lost.Load(); why != nil {
+		return errors.New(*why)
+	}
+	if s.nc == nil || !s.nc.IsConnected() {
+		return errors.New("not connected to NATS")
+	}
+	return nil
 }
 
-// Secret returns the named secret of the server (a private key), made by create if there is none. All replicas get
-// the same one. Names are letters, digits, dots and dashes.
-func (s *Store) Secret(ctx context.Context, name string, create func() ([]byte, error)) ([]byte, error) {
-	return nil, errStub
+// Close stops the watches and the embedded server and waits for them. Feeds are closed. Further calls do nothing.
+func (s *Store) Close() error {
+	var err error
+	s.closing.Do(func() {
+		s.feeds.close()
+		if s.cancel != nil {
+			s.cancel()
+		}
+		if s.nc != nil {
+			s.nc.Close()
+		}
+		s.wg.Wait()
+		if s.srv != nil {
+			s.srv.Shutdown()
+			s.srv.WaitForShutdown()
+		}
+		if s.lock != nil {
+			err = s.lock.Close()
+		}
+	})
+	return err
 }
-
-// Change is one change of a record. Record is a *Host, *Container and so on, shared and read-only; nil if Deleted.
-type Change struct {
-	Type     string
-	ID       string
-	Revision uint64
-	Deleted  bool
-	Record   any
-}
-
-// Subscribe returns a feed of the changes of the given types (none: all), from now on, until ctx ends; then, and when
-// the store closes, the channel is closed. Changes come in order; where the reader is slow, the states of one record
-// are coalesced to the last. Nothing else waits for the reader.
-func (s *Store) Subscribe(ctx context.Context, types ...string) <-chan Change { return nil }
-
-// --- look-ups by something other than the id; all from memory -----------------------------------------------------
-
-// AgentByAccessKey returns the agent of an access key, or ErrNotFound.
-func (s *Store) AgentByAccessKey(accessKey string) (*Agent, error) { return nil, errStub }
-
-// HostByUUID returns the host that reports itself with uuid, or ErrNotFound.
-func (s *Store) HostByUUID(uuid string) (*Host, error) { return nil, errStub }
-
-// HostsOfAgent returns the hosts of an agent: usually one.
-func (s *Store) HostsOfAgent(agentID string) []*Host { return nil }
-
-// ContainersOfHost returns the containers of a host, removed ones included, by id.
-func (s *Store) ContainersOfHost(hostID string) []*Container { return nil }
-
-// ContainerByExternalID returns the container of a host that has the engine's id, or ErrNotFound.
-func (s *Store) ContainerByExternalID(hostID, externalID string) (*Container, error) {
-	return nil, errStub
-}
-
-// ContainerByUUID returns the container with uuid, or ErrNotFound.
-func (s *Store) ContainerByUUID(uuid string) (*Container, error) { return nil, errStub }
-
-// RegisterByKey returns the register of a registration key, or ErrNotFound.
-func (s *Store) RegisterByKey(ctx context.Context, key string) (*Register, error) { return nil, errStub }
-
-// --- credentials ---------------------------------------------------------------------------------------------------
-
-// CreateAPIKey makes a key pair for an account. The secret is returned here and never again.
-func (s *Store) CreateAPIKey(ctx context.Context, accountID, name string) (key *APIKey, secret string, err error) {
-	return nil, "", errStub
-}
-
-// AuthenticateAPIKey returns the key of the pair, or ErrCredentials.
-func (s *Store) AuthenticateAPIKey(ctx context.Context, accessKey, secret string) (*APIKey, error) { return nil, errStub }
-
-// CreateRegistrationToken makes a token, "<public>:<milliseconds>:<secret>", which is returned here and never again.
-// A zero expires means never.
-func (s *Store) CreateRegistrationToken(ctx context.Context, t RegistrationToken) (rec *RegistrationToken, token string, err error) {
-	return nil, "", errStub
-}
-
-// CheckRegistrationToken returns the record of a valid token, or ErrCredentials, ErrExpired or ErrRevoked.
-func (s *Store) CheckRegistrationToken(ctx context.Context, token string) (*RegistrationToken, error) { return nil, errStub }
-
-// RegisterAgent binds key to a new agent owned by the token's account, or returns what it is bound to already:
-// registering twice is no error and makes no second agent. The agent has no secret yet: see IssueAgentSecret.
-func (s *Store) RegisterAgent(ctx context.Context, key string, token *RegistrationToken) (*Register, *Agent, error) {
-	return nil, nil, errStub
-}
-
-// IssueAgentSecret makes a fresh secret for an agent. Secrets issued before stay valid until one of them is first
-// used; then the others are dropped. At most four wait at a time.
-func (s *Store) IssueAgentSecret(ctx context.Context, agentID string) (accessKey, secret string, err error) {
-	return "", "", errStub
-}
-
-// AuthenticateAgent returns the agent of the key pair, or ErrCredentials. The first use of a secret is written down,
-// so ctx bounds a write then.
-func (s *Store) AuthenticateAgent(ctx context.Context, accessKey, secret string) (*Agent, error) {
-	return nil, errStub
-}
-
-// RemoveAgent removes an agent with its register, hosts and containers: its key stops working.
-func (s *Store) RemoveAgent(ctx context.Context, agentID string) error { return errStub }
