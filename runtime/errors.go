@@ -24,3 +24,31 @@ func (e *ExitError) Error() string { return fmt.Sprintf("exit status %d", e.Code
 
 // ExitCode returns the code, for callers that know only an interface.
 func (e *ExitError) ExitCode() int { return e.Code }
+
+// An Error is how an engine says what failed. Its text is fit for a user: what was being done, and the engine's own
+// words; [errors.Is] finds its class.
+type Error struct {
+	Op      string // "start web-1"; may be ""
+	Kind    error  // one of the classes, or nil for a failure inside the engine
+	Message string
+	Cause   error // the engine's own error, if there was one
+}
+
+func (e *Error) Error() string {
+	if e.Op == "" {
+		return e.Message
+	}
+	return e.Op + ": " + e.Message
+}
+
+// Unwrap returns the class and the cause.
+func (e *Error) Unwrap() []error {
+	var errs []error
+	if e.Kind != nil {
+		errs = append(errs, e.Kind)
+	}
+	if e.Cause != nil {
+		errs = append(errs, e.Cause)
+	}
+	return errs
+}

@@ -56,7 +56,7 @@ func (e *Engine) Attach(ctx context.Context, id string, spec runtime.AttachSpec,
 	stop()
 	resizer.Wait()
 	if failed := sink.failure(); failed != nil && ended == nil {
-		return &Error{Op: op, Message: "write output: " + failed.Error(), Cause: failed}
+		return &runtime.Error{Op: op, Message: "write output: " + failed.Error(), Cause: failed}
 	}
 	if ended != nil {
 		return e.wrap(ctx, op, ended)

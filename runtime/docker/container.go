@@ -175,7 +175,7 @@ func (e *Engine) Wait(ctx context.Context, id string) (int, error) {
 	select {
 	case result := <-done:
 		if result.Error != nil && result.Error.Message != "" {
-			return 0, e.wrap(ctx, op, &Error{Message: clean(result.Error.Message)})
+			return 0, e.wrap(ctx, op, &runtime.Error{Message: clean(result.Error.Message)})
 		}
 		return int(result.StatusCode), nil
 	case err := <-failed:

@@ -29,7 +29,7 @@ func (e *Engine) CopyTo(ctx context.Context, id, path string, tar io.Reader) err
 	source := &source{from: tar}
 	err = s.long.CopyToContainer(ctx, id, path, source, container.CopyToContainerOptions{})
 	if err != nil && source.err != nil && ctx.Err() == nil {
-		return &Error{Op: op, Message: "read the archive: " + source.err.Error(), Cause: source.err}
+		return &runtime.Error{Op: op, Message: "read the archive: " + source.err.Error(), Cause: source.err}
 	}
 	return e.wrap(ctx, op, err)
 }

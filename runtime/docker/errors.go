@@ -21,47 +21,20 @@ import (
 // maxMessage is how much of a daemon's text an error carries.
 const maxMessage = 2000
 
-// An Error is what the daemon answered, or why it did not. Its text is meant for a user; [errors.Is] finds its class.
-type Error struct {
-	Op      string // what was being done: "start web-1"
-	Kind    error  // one of runtime's sentinels, or nil for a failure inside the daemon
-	Message string
-	Cause   error // the foreign error, if there was one
-}
-
-func (e *Error) Error() string {
-	if e.Op == "" {
-		return e.Message
-	}
-	return e.Op + ": " + e.Message
-}
-
-// Unwrap returns the class and the cause.
-func (e *Error) Unwrap() []error {
-	var errs []error
-	if e.Kind != nil {
-		errs = append(errs, e.Kind)
-	}
-	if e.Cause != nil {
-		errs = append(errs, e.Cause)
-	}
-	return errs
-}
-
 // invalid is an error of the caller, found before the daemon was asked.
 func invalid(op, format string, args ...any) error {
-	return &Error{Op: op, Kind: runtime.ErrInvalid, Message: fmt.Sprintf(format, args...)}
+	return &runtime.Error{Op: op, Kind: runtime.ErrInvalid, Message: fmt.Sprintf(format, args...)}
 }
 
-// wrap turns whatever a call returned into an Error, once. A lost or silent daemon also ends the session.
+// wrap turns whatever a call returned into a runtime.Error, once. A lost or silent daemon also ends the session.
 func (e *Engine) wrap(ctx context.Context, op string, err error) error {
 	if err == nil {
 		return nil
 	}
-	var known *Error
+	var known *runtime.Error
 	if errors.As(err, &known) {
 		if known.Op == "" {
-			known = &Error{Op: op, Kind: known.Kind, Message: known.Message, Cause: known.Cause}
+			known = &runtime.Error{Op: op, Kind: known.Kind, Message: known.Message, Cause: known.Cause}
 		}
 		if errors.Is(known.Kind, runtime.ErrUnavailable) {
 			e.lost()
@@ -73,14 +46,14 @@ func (e *Engine) wrap(ctx context.Context, op string, err error) error {
 			return fmt.Errorf("%s: %w", op, ended)
 		}
 		e.lost()
-		return &Error{Op: op, Kind: runtime.ErrUnavailable, Message: "no answer in time from " + e.cfg.Host, Cause: ended}
+		return &runtime.Error{Op: op, Kind: runtime.ErrUnavailable, Message: "no answer in time from " + e.cfg.Host, Cause: ended}
 	}
 	kind, message, lost := classify(err)
 	if lost {
 		e.lost()
 		message = e.cfg.Host + ": " + message
 	}
-	return &Error{Op: op, Kind: kind, Message: message, Cause: err}
+	return &runtime.Error{Op: op, Kind: kind, Message: message, Cause: err}
 }
 
 // lost makes the next call negotiate, on a fresh connection.
@@ -95,7 +68,7 @@ func classify(err error) (kind error, message string, lost bool) {
 	if err == nil {
 		return nil, "", false
 	}
-	var known *Error
+	var known *runtime.Error
 	if errors.As(err, &known) {
 		return known.Kind, known.Message, errors.Is(known.Kind, runtime.ErrUnavailable)
 	}

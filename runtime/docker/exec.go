@@ -133,7 +133,7 @@ func (p *process) run(ctx context.Context, streams runtime.Streams) (int, error)
 	}
 	if failed := sink.failure(); failed != nil {
 		stuck := p.end(ctx, conn)
-		return 0, &Error{Message: "write output: " + failed.Error(), Cause: errors.Join(failed, stuck)}
+		return 0, &runtime.Error{Message: "write output: " + failed.Error(), Cause: errors.Join(failed, stuck)}
 	}
 	if err != nil && !errors.Is(err, io.EOF) {
 		return 0, err
@@ -178,7 +178,7 @@ func (p *process) inspect(ctx context.Context) (execState, error) {
 	var st execState
 	err := p.engine.getJSON(ctx, p.session, "/exec/"+p.id+"/json", "", &st)
 	if errors.Is(err, runtime.ErrNotFound) {
-		err = &Error{Kind: runtime.ErrUnavailable, Message: "the daemon has forgotten the process: it was restarted, or the container removed", Cause: err}
+		err = &runtime.Error{Kind: runtime.ErrUnavailable, Message: "the daemon has forgotten the process: it was restarted, or the container removed", Cause: err}
 	}
 	return st, err
 }
@@ -193,12 +193,12 @@ func (p *process) wait(ctx context.Context) (int, error) {
 		case err != nil:
 			return 0, err
 		case !st.Running && st.ExitCode != nil && *st.ExitCode < 0:
-			return 0, &Error{Message: "the daemon does not know how the process ended: exit code " + strconv.Itoa(*st.ExitCode)}
+			return 0, &runtime.Error{Message: "the daemon does not know how the process ended: exit code " + strconv.Itoa(*st.ExitCode)}
 		case !st.Running && st.ExitCode != nil:
 			return *st.ExitCode, nil
 		case !st.Running:
 			if limbo++; limbo > 8 {
-				return 0, &Error{Kind: runtime.ErrConflict, Message: "the process did not start"}
+				return 0, &runtime.Error{Kind: runtime.ErrConflict, Message: "the process did not start"}
 			}
 		}
 		if !pause(ctx, delay) {

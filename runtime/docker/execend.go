@@ -99,10 +99,10 @@ func (p *process) end(ctx context.Context, conn *hijacked) error {
 			return nil
 		}
 		if err != nil && step.signal == syscall.SIGKILL {
-			return &Error{Message: "the process may still run", Cause: err}
+			return &runtime.Error{Message: "the process may still run", Cause: err}
 		}
 	}
-	return &Error{Message: "the process still runs after SIGKILL"}
+	return &runtime.Error{Message: "the process still runs after SIGKILL"}
 }
 
 // gone waits until nothing of the process is left, and reports whether that is so.
@@ -201,7 +201,7 @@ func (p *process) signalInside(ctx context.Context, sig syscall.Signal) error {
 		return err
 	}
 	if code != 0 {
-		return &Error{Kind: runtime.ErrUnsupported, Message: "the container has no shell to send the signal with"}
+		return &runtime.Error{Kind: runtime.ErrUnsupported, Message: "the container has no shell to send the signal with"}
 	}
 	return nil
 }

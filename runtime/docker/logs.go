@@ -42,7 +42,7 @@ func (e *Engine) logs(ctx context.Context, s *session, st runtime.ContainerStatu
 	sink := &sinks{out: out, err: errOut}
 	if err = copyOutput(sink, st.TTY, resp.Body); err != nil {
 		if failed := sink.failure(); failed != nil {
-			return &Error{Message: "write output: " + failed.Error(), Cause: failed}
+			return &runtime.Error{Message: "write output: " + failed.Error(), Cause: failed}
 		}
 		return err
 	}

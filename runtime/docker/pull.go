@@ -114,7 +114,7 @@ func (e *Engine) progressing(parent context.Context, op string, inactivity time.
 	}
 	ctx, cancel := context.WithCancelCause(parent)
 	defer cancel(nil)
-	stalled := &Error{Message: "no progress for " + inactivity.String()}
+	stalled := &runtime.Error{Message: "no progress for " + inactivity.String()}
 	timer := time.AfterFunc(inactivity, func() { cancel(stalled) })
 	defer timer.Stop()
 	err = fn(ctx, s, func() { timer.Reset(inactivity) })
@@ -135,7 +135,7 @@ func readProgress(r io.Reader, progress func(runtime.PullProgress), alive func()
 		case errors.Is(err, io.EOF) && complete:
 			return nil
 		case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
-			return &Error{Kind: runtime.ErrUnavailable, Message: "the daemon's answer ended too early", Cause: io.ErrUnexpectedEOF}
+			return &runtime.Error{Kind: runtime.ErrUnavailable, Message: "the daemon's answer ended too early", Cause: io.ErrUnexpectedEOF}
 		case err != nil:
 			return err
 		}
@@ -165,7 +165,7 @@ func refusedLine(line progressLine) error {
 	if line.ErrorDetail.Code >= http.StatusBadRequest {
 		kind = kindOfStatus(line.ErrorDetail.Code)
 	}
-	return &Error{Kind: kind, Message: clean(message)}
+	return &runtime.Error{Kind: kind, Message: clean(message)}
 }
 
 // encodeAuth is the value of X-Registry-Auth.

@@ -56,12 +56,12 @@ func refusal(resp *http.Response) error {
 		message = clean(decoded.Message)
 	}
 	if strings.HasPrefix(message, "<") {
-		return &Error{Kind: runtime.ErrUnavailable, Message: "answered with a web page (" + resp.Status + "), not as a Docker daemon does"}
+		return &runtime.Error{Kind: runtime.ErrUnavailable, Message: "answered with a web page (" + resp.Status + "), not as a Docker daemon does"}
 	}
 	if message == "" {
 		message = resp.Status
 	}
-	return &Error{Kind: kindOfStatus(resp.StatusCode), Message: message}
+	return &runtime.Error{Kind: kindOfStatus(resp.StatusCode), Message: message}
 }
 
 // relay gets a JSON document and returns its bytes as they came. The slice is the caller's.
@@ -72,7 +72,7 @@ func (e *Engine) relay(ctx context.Context, s *session, path, query string) (jso
 	}
 	defer resp.Body.Close()
 	if kind := resp.Header.Get("Content-Type"); !strings.HasPrefix(kind, "application/json") {
-		return nil, &Error{Kind: runtime.ErrUnavailable, Message: "answered with " + kind + ", not as a Docker daemon does"}
+		return nil, &runtime.Error{Kind: runtime.ErrUnavailable, Message: "answered with " + kind + ", not as a Docker daemon does"}
 	}
 	buf, _ := e.bodies.Get().(*bytes.Buffer)
 	if buf == nil {
@@ -89,7 +89,7 @@ func (e *Engine) relay(ctx context.Context, s *session, path, query string) (jso
 		return nil, err
 	}
 	if n > maxBody {
-		return nil, &Error{Kind: runtime.ErrUnsupported, Message: "the daemon's answer is too large"}
+		return nil, &runtime.Error{Kind: runtime.ErrUnsupported, Message: "the daemon's answer is too large"}
 	}
 	return bytes.Clone(bytes.TrimSpace(buf.Bytes())), nil
 }
@@ -136,7 +136,7 @@ func (e *Engine) hijack(ctx context.Context, s *session, path, query string, bod
 	}
 	resp, err := e.request(ctx, e.long, s, http.MethodPost, path, query, bytes.NewReader(encoded), header)
 	if !silence.Stop() && err != nil {
-		err = &Error{Kind: runtime.ErrUnavailable, Message: "no answer in time from " + e.cfg.Host, Cause: err}
+		err = &runtime.Error{Kind: runtime.ErrUnavailable, Message: "no answer in time from " + e.cfg.Host, Cause: err}
 	}
 	if err != nil {
 		cancel()
@@ -146,7 +146,7 @@ func (e *Engine) hijack(ctx context.Context, s *session, path, query string, bod
 	if resp.StatusCode != http.StatusSwitchingProtocols || !ok {
 		resp.Body.Close()
 		cancel()
-		return nil, &Error{Kind: runtime.ErrUnavailable, Message: "the daemon, or a proxy before it, does not give up the connection (" + resp.Status + ")"}
+		return nil, &runtime.Error{Kind: runtime.ErrUnavailable, Message: "the daemon, or a proxy before it, does not give up the connection (" + resp.Status + ")"}
 	}
 	h := &hijacked{conn: conn, mediaType: resp.Header.Get("Content-Type")}
 	stop := context.AfterFunc(ctx, func() { conn.Close() })

@@ -40,7 +40,7 @@ func (e *Engine) session(ctx context.Context) (*session, error) {
 		return s, nil
 	}
 	if e.closed.Load() {
-		return nil, &Error{Kind: runtime.ErrUnavailable, Message: "the engine is closed"}
+		return nil, &runtime.Error{Kind: runtime.ErrUnavailable, Message: "the engine is closed"}
 	}
 	s, err := e.negotiate(ctx)
 	if err != nil {
@@ -77,7 +77,7 @@ func (e *Engine) negotiate(ctx context.Context) (*session, error) {
 		return nil, err
 	}
 	if ping.APIVersion == "" {
-		return nil, &Error{Kind: runtime.ErrUnavailable, Message: fmt.Sprintf("%s answers, but not as a Docker daemon does", e.cfg.Host)}
+		return nil, &runtime.Error{Kind: runtime.ErrUnavailable, Message: fmt.Sprintf("%s answers, but not as a Docker daemon does", e.cfg.Host)}
 	}
 	if e.cfg.APIVersion == "" {
 		api.NegotiateAPIVersionPing(ping)
@@ -103,7 +103,7 @@ func (e *Engine) client(tr *http.Transport, version string) (*client.Client, err
 	}
 	c, err := client.NewClientWithOpts(opts...)
 	if err != nil {
-		return nil, &Error{Kind: runtime.ErrInvalid, Message: err.Error()}
+		return nil, &runtime.Error{Kind: runtime.ErrInvalid, Message: err.Error()}
 	}
 	return c, nil
 }

@@ -31,7 +31,7 @@ func (e *Engine) Stats(ctx context.Context, id string) (runtime.Stats, error) {
 		return runtime.Stats{}, err
 	}
 	if known(sample.Read).IsZero() {
-		return runtime.Stats{}, &Error{Op: op, Kind: runtime.ErrConflict, Message: "the container does not run"}
+		return runtime.Stats{}, &runtime.Error{Op: op, Kind: runtime.ErrConflict, Message: "the container does not run"}
 	}
 	return statsOf(&sample), nil
 }

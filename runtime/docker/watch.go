@@ -75,7 +75,7 @@ func (e *Engine) watch(parent context.Context, s *session, since time.Time, yiel
 		var m message
 		if err := decoder.Decode(&m); err != nil {
 			if errors.Is(err, io.EOF) {
-				err = &Error{Kind: runtime.ErrUnavailable, Message: "the daemon ended the stream", Cause: err}
+				err = &runtime.Error{Kind: runtime.ErrUnavailable, Message: "the daemon ended the stream", Cause: err}
 			}
 			return cause(ctx, err)
 		}
@@ -108,7 +108,7 @@ func (e *Engine) guard(ctx context.Context, s *session, cancel context.CancelCau
 		_, err := s.api.Ping(ping)
 		done()
 		if err != nil && ctx.Err() == nil {
-			cancel(&Error{Kind: runtime.ErrUnavailable, Message: "the daemon is silent and does not answer a ping", Cause: err})
+			cancel(&runtime.Error{Kind: runtime.ErrUnavailable, Message: "the daemon is silent and does not answer a ping", Cause: err})
 			return
 		}
 	}
@@ -116,7 +116,7 @@ func (e *Engine) guard(ctx context.Context, s *session, cancel context.CancelCau
 
 // cause prefers the reason for which ctx was ended to the error that its end led to.
 func cause(ctx context.Context, err error) error {
-	var known *Error
+	var known *runtime.Error
 	if reason := context.Cause(ctx); errors.As(reason, &known) {
 		return known
 	}
