@@ -197,7 +197,7 @@ func (j *joiner) same(refused *stored, access string, sec secret.String) bool {
 
 // fetchScript downloads and reads the env script, after the server's certificate was verified.
 func (j *joiner) fetchScript(ctx context.Context, r *Result, from secret.String) (*script, error) {
-	shown := maskScriptURL(from.Reveal())
+	shown := MaskURL(from.Reveal())
 	if _, err := parseServerURL(from.Reveal()); err != nil {
 		return nil, &ScriptError{URL: shown, Reason: "the registration URL cannot be used", Err: err}
 	}

@@ -58,8 +58,8 @@ func said(body []byte) string {
 	return cut(string(body), 120)
 }
 
-// maskScriptURL prints a registration URL without its token.
-func maskScriptURL(text string) string {
+// MaskURL returns a registration URL without its token, for people and logs.
+func MaskURL(text string) string {
 	u, err := url.Parse(text)
 	if err != nil || u.Host == "" {
 		return "[not a URL]"
