@@ -47,18 +47,19 @@ func (e *env) copyTo(r io.Reader) error {
 	if err := e.out.Flush(); err != nil {
 		return err
 	}
-	buf := make([]byte, blockSize)
+	buf := make([]byte, firstBlock)
 	for {
 		n, err := r.Read(buf)
 		if n > 0 {
 			if _, werr := e.out.Write(buf[:n]); werr != nil {
 				return werr
 			}
-			if e.out.Buffered() > 0 {
-				if ferr := e.out.Flush(); ferr != nil {
-					return ferr
-				}
+			if ferr := e.out.Flush(); ferr != nil {
+				return ferr
 			}
+		}
+		if n == len(buf) && n < blockSize {
+			buf = make([]byte, 2*n)
 		}
 		if errors.Is(err, io.EOF) {
 			return nil
@@ -147,7 +148,7 @@ func (s *catStyle) write(e *env, line []byte) error {
 	return nil
 }
 
-// char writes one byte in the ^ and M- notation where asked for. Errors of a bufio.Writer stay until the next call.
+// char writes one byte in the ^ and M- notation where asked for. The writer keeps its first error.
 func (s *catStyle) char(e *env, c byte) {
 	switch {
 	case c == '\t':

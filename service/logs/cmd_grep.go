@@ -227,6 +227,7 @@ type search struct {
 	selected int64
 	line     int64 // lines before the current block or line
 	pos      int64 // bytes before the current block or line
+	digits   [20]byte
 }
 
 // blocks searches without context: only selected lines are looked at one by one.
@@ -354,13 +355,12 @@ func (s *search) head(number, offset int64, sep byte) {
 		_, _ = s.e.out.WriteString(s.prefix)
 		_ = s.e.out.WriteByte(sep)
 	}
-	var digits [20]byte
 	if s.number {
-		_, _ = s.e.out.Write(strconv.AppendInt(digits[:0], number, 10))
+		_, _ = s.e.out.Write(strconv.AppendInt(s.digits[:0], number, 10))
 		_ = s.e.out.WriteByte(sep)
 	}
 	if s.offset {
-		_, _ = s.e.out.Write(strconv.AppendInt(digits[:0], offset, 10))
+		_, _ = s.e.out.Write(strconv.AppendInt(s.digits[:0], offset, 10))
 		_ = s.e.out.WriteByte(sep)
 	}
 }

@@ -314,10 +314,14 @@ func (e *env) tailFollow(ctx context.Context, spec tailSpec, names []string, hea
 				e.errf("'%s' %s", name, text)
 			}
 		}
-		group.Go(func() error {
+		follow := func() error {
 			defer f.close()
 			return f.run(ctx, e.service.buffers, e.service.limits.Idle, emit, note)
-		})
+		}
+		if len(names) == 1 {
+			return 1, follow()
+		}
+		group.Go(follow)
 	}
 	if err := group.Wait(); err != nil && !errors.Is(err, os.ErrClosed) {
 		return 1, err

@@ -224,7 +224,7 @@ func TestLimits(t *testing.T) {
 		code   int
 	}{
 		{"cat " + big, Limits{MaxRead: 16 << 20, Timeout: -1}, "app.logs.max-file-size", 1},
-		{"grep x " + big, Limits{Timeout: 100 * time.Millisecond}, "app.logs.cmd-timeout", 124},
+		{"cat " + big, Limits{Timeout: 100 * time.Millisecond, MaxRead: -1}, "app.logs.cmd-timeout", 124},
 		{"sort " + dir + "/app.log", Limits{SortMemory: 64 << 10, SortDisk: 100 << 10}, "app.logs.sort-disk", 1},
 		{"head -n -4000 " + dir + "/app.log", Limits{SortMemory: 64 << 10}, "app.logs.sort-memory", 1},
 		{"cat " + dir + "/*.log", Limits{MaxFiles: 2}, "", 2},

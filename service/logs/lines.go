@@ -8,6 +8,7 @@ import (
 )
 
 const (
+	firstBlock  = 16 << 10  // what is read at once at first, and by what never has more
 	blockSize   = 256 << 10 // what is read at once
 	maxLineSize = 32 << 20  // a longer line is an error: it would have to be held in memory
 )
@@ -18,12 +19,13 @@ var errLineTooLong = fmt.Errorf("a line is longer than %d MiB", maxLineSize>>20)
 type blockReader struct {
 	r          io.Reader
 	buf        []byte
-	start, end int // unread part of buf
+	start, end int  // unread part of buf
+	full       bool // the last read filled buf: there is more than buf takes
 	err        error
 }
 
 func newBlockReader(r io.Reader) *blockReader {
-	return &blockReader{r: r, buf: make([]byte, blockSize)}
+	return &blockReader{r: r, buf: make([]byte, firstBlock)}
 }
 
 // next returns the next lines, each with its newline; only the last block of a stream may end without one. The block
@@ -50,6 +52,7 @@ func (b *blockReader) next() ([]byte, error) {
 		}
 		n, err := b.r.Read(b.buf[b.end:])
 		b.end += n
+		b.full = b.end == len(b.buf)
 		b.err = err
 	}
 }
@@ -61,10 +64,10 @@ func (b *blockReader) room() error {
 		b.end -= b.start
 		b.start = 0
 	}
-	if b.end < len(b.buf) {
+	if b.end < len(b.buf) && (!b.full || len(b.buf) >= blockSize) {
 		return nil
 	}
-	if len(b.buf) >= maxLineSize {
+	if b.end == len(b.buf) && len(b.buf) >= maxLineSize {
 		return errLineTooLong
 	}
 	grown := make([]byte, 2*len(b.buf))

@@ -1,7 +1,6 @@
 package logs
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -40,7 +39,7 @@ type program func(ctx context.Context, e *env, args []Word) (int, error)
 type env struct {
 	service *Service
 	stdin   io.Reader // nil for the first stage
-	out     *bufio.Writer
+	out     *writer
 	meter   *meter
 	sink    Sink
 	name    string
@@ -55,15 +54,15 @@ func (e *env) errf(format string, args ...any) {
 func programs() map[string]program {
 	return map[string]program{
 		"cat": cat, "head": head, "tail": tail, "grep": grep, "egrep": egrep, "fgrep": fgrep, "zgrep": zgrep, "zcat": zcat,
-		"sort": sortLines, "uniq": uniq, "wc": wc, "ls": ls, "awk": awk, "echo": echo,
+		"sort": sortLines, "uniq": uniq, "wc": wc, "ls": ls, "awk": awk, "echo": echo, timeRange: keepTimes,
 	}
 }
 
 // Check decides whether a pipeline may run: only allowed names. It does not look at files.
 func (s *Service) Check(p *Pipeline) error {
 	for _, c := range p.Stages {
-		if c.Name == "echo" && p.Append != nil {
-			continue // governed by the stdin roots
+		if c.Name == timeRange || c.Name == "echo" && p.Append != nil {
+			continue // no command line can name the one, and the stdin roots govern the other
 		}
 		if _, known := s.programs[c.Name]; !known || !slices.Contains(s.cfg.Commands, c.Name) {
 			return &Refusal{
@@ -97,6 +96,7 @@ func (s *Service) Run(ctx context.Context, p *Pipeline, sink Sink) (Result, erro
 	files := 0
 	codes := make([]int, len(p.Stages))
 	var group errgroup.Group
+	last := func() error { return nil }
 	var stdin *io.PipeReader
 	for i, c := range p.Stages {
 		var w io.Writer = counted
@@ -106,13 +106,13 @@ func (s *Service) Run(ctx context.Context, p *Pipeline, sink Sink) (Result, erro
 			next, pw = io.Pipe()
 			w = pw
 		}
-		e := &env{service: s, out: bufio.NewWriterSize(w, blockSize), meter: m, sink: sink, name: c.Name, files: &files}
+		e := &env{service: s, out: &writer{w: w, pool: s.blocks}, meter: m, sink: sink, name: c.Name, files: &files}
 		in := stdin
 		if in != nil {
 			e.stdin = in
 		}
 		run, args := s.programs[c.Name], c.Args
-		group.Go(func() error {
+		stage := func() error {
 			code, err := run(ctx, e, args)
 			if ferr := e.out.Flush(); err == nil {
 				err = ferr
@@ -131,12 +131,20 @@ func (s *Service) Run(ctx context.Context, p *Pipeline, sink Sink) (Result, erro
 				cancel(err)
 			}
 			return err
-		})
+		}
+		if len(p.Stages) == 1 { // a goroutine less for each idle follow
+			last = stage
+			break
+		}
+		group.Go(stage)
 		stdin = next
 	}
-	stopPipes := context.AfterFunc(ctx, func() { counted.stop() })
-	defer stopPipes()
-	err := group.Wait()
+	stopOutput := context.AfterFunc(ctx, counted.stop)
+	defer stopOutput()
+	err := last()
+	if werr := group.Wait(); err == nil {
+		err = werr
+	}
 	result := Result{ExitCode: codes[len(codes)-1], ReadBytes: m.read.Load(), OutBytes: counted.bytes, OutLines: counted.lines}
 	if err == nil {
 		return result, nil

@@ -38,6 +38,7 @@ type Service struct {
 	programs map[string]program
 	watches  *watches
 	buffers  *buffers
+	blocks   *sync.Pool
 }
 
 // New checks cfg and touches no file.
@@ -54,7 +55,7 @@ func New(cfg Config) (*Service, error) {
 		}
 	}
 	s := &Service{
-		cfg: cfg, limits: cfg.Limits.withDefaults(), programs: programs(), buffers: newBuffers(),
+		cfg: cfg, limits: cfg.Limits.withDefaults(), programs: programs(), buffers: newBuffers(), blocks: newBlockPool(),
 		jail:   Jail{Prefix: cfg.Prefix, Roots: cfg.Roots},
 		append: Jail{Prefix: cfg.Prefix, Roots: cfg.StdinRoots},
 	}

@@ -124,7 +124,9 @@ func (f *watch) release() {
 	if f.dir != "" {
 		if w.dirs[f.dir]--; w.dirs[f.dir] == 0 {
 			delete(w.dirs, f.dir)
-			_ = w.notify.Remove(f.dir) // gone already if the directory is
+			if w.notify != nil { // else the loop has ended, and its watches with it
+				_ = w.notify.Remove(f.dir) // gone already if the directory is
+			}
 		}
 	}
 	f.mu.Lock()

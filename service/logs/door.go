@@ -1,0 +1,194 @@
+package logs
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/gorilla/websocket"
+	"github.com/sirupsen/logrus"
+)
+
+// Subprotocol is the WebSocket subprotocol with control messages and many lines a frame. Without it a connection
+// speaks as today's clients expect: a command a message, a line a message.
+const Subprotocol = "drover.logs.v1"
+
+// DoorConfig says who may use a [Service] over HTTP and how much.
+type DoorConfig struct {
+	Service *Service
+	// Authorize returns who the caller is. Nil refuses everybody; [AllowAll] serves clients that know no tokens.
+	Authorize func(r *http.Request) (who string, err error)
+	// Origins that browsers may come from, besides the door's own; "*" is any.
+	Origins []string
+	Lookup  Lookup // may be nil
+	Node    string // name of this node, for the audit
+	// Audit gets a record of every command that ended. It may be nil and must not block long.
+	Audit     func(Record)
+	Log       logrus.FieldLogger
+	PerClient int // commands at once of one client, app.logs.max-per-client; 0 is 8
+	PerNode   int // commands at once of all, app.logs.max-per-node; 0 is 256
+}
+
+// A Record is what is kept of a command.
+type Record struct {
+	Time     time.Time     `json:"time"`
+	Who      string        `json:"who"`
+	Client   string        `json:"client"` // address
+	Node     string        `json:"node"`
+	Command  string        `json:"command"`
+	Exit     int           `json:"exit"`
+	Error    string        `json:"error,omitempty"`
+	Read     int64         `json:"read"` // bytes
+	Sent     int64         `json:"sent"` // bytes
+	Lines    int64         `json:"lines"`
+	Duration time.Duration `json:"duration"`
+}
+
+// AllowAll is the Authorize of a door without tokens.
+func AllowAll(*http.Request) (string, error) { return "anonymous", nil }
+
+// ErrUnauthorized is what Authorize returns for a caller without a valid token.
+var ErrUnauthorized = errors.New("not authorized")
+
+// A Door is a [Service] as an http.Handler: the WebSocket at /, and the REST form below /files/, /download/, /stdin/
+// and /query.
+type Door struct {
+	cfg      DoorConfig
+	upgrader websocket.Upgrader
+	mux      *http.ServeMux
+
+	mu      sync.Mutex // guards the fields below
+	total   int
+	clients map[string]int
+}
+
+// NewDoor returns the handler. It starts nothing.
+func NewDoor(cfg DoorConfig) (*Door, error) {
+	if cfg.Service == nil || cfg.Log == nil {
+		return nil, errors.New("log door: a service and a logger are needed")
+	}
+	if cfg.Authorize == nil {
+		cfg.Authorize = func(*http.Request) (string, error) { return "", ErrUnauthorized }
+	}
+	fill(&cfg.PerClient, 8)
+	fill(&cfg.PerNode, 256)
+	d := &Door{cfg: cfg, mux: http.NewServeMux(), clients: map[string]int{}}
+	d.upgrader = websocket.Upgrader{
+		ReadBufferSize: 1 << 10, WriteBufferSize: 4 << 10, WriteBufferPool: &sync.Pool{},
+		HandshakeTimeout: 10 * time.Second, Subprotocols: []string{Subprotocol}, CheckOrigin: d.originAllowed,
+	}
+	d.mux.HandleFunc("GET /{$}", d.socket)
+	d.mux.HandleFunc("POST /query", d.query)
+	d.mux.HandleFunc("GET /files/", d.files)
+	d.mux.HandleFunc("GET /download/", d.download)
+	d.mux.HandleFunc("POST /stdin/", d.stdin)
+	return d, nil
+}
+
+// ServeHTTP serves one request; a WebSocket is served until it closes.
+func (d *Door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	who, err := d.cfg.Authorize(r)
+	if err != nil {
+		d.cfg.Log.WithFields(logrus.Fields{"client": r.RemoteAddr, "path": r.URL.Path}).WithError(err).Warn("log service: refused")
+		w.Header().Set("WWW-Authenticate", `Bearer realm="drover logs"`)
+		fail(w, http.StatusUnauthorized, "not authorized: a token is needed")
+		return
+	}
+	if r.Method != http.MethodGet && r.Method != http.MethodHead && !d.originAllowed(r) {
+		fail(w, http.StatusForbidden, "this origin is not allowed (app.logs.origins)")
+		return
+	}
+	d.mux.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), callerKey{}, who)))
+}
+
+type callerKey struct{}
+
+func caller(r *http.Request) string {
+	who, _ := r.Context().Value(callerKey{}).(string)
+	return who
+}
+
+// originAllowed takes requests that name no origin, the door's own, and those that are configured.
+func (d *Door) originAllowed(r *http.Request) bool {
+	origin := r.Header.Get("Origin")
+	if origin == "" {
+		return true
+	}
+	if slices.Contains(d.cfg.Origins, "*") || slices.Contains(d.cfg.Origins, origin) {
+		return true
+	}
+	u, err := url.Parse(origin)
+	return err == nil && strings.EqualFold(u.Host, r.Host)
+}
+
+// fail answers with one clear line as JSON.
+func fail(w http.ResponseWriter, status int, format string, args ...any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(map[string]any{"type": "error", "status": status, "message": fmt.Sprintf(format, args...)})
+}
+
+// enter takes one of the places for commands; the caller calls leave.
+func (d *Door) enter(client string) (leave func(), err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.total >= d.cfg.PerNode {
+		return nil, &LimitError{Key: "app.logs.max-per-node", Limit: fmt.Sprintf("%d commands", d.cfg.PerNode)}
+	}
+	if d.clients[client] >= d.cfg.PerClient {
+		return nil, &LimitError{Key: "app.logs.max-per-client", Limit: fmt.Sprintf("%d commands", d.cfg.PerClient)}
+	}
+	d.total++
+	d.clients[client]++
+	return func() {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		d.total--
+		if d.clients[client]--; d.clients[client] == 0 {
+			delete(d.clients, client)
+		}
+	}, nil
+}
+
+// run carries out one command under the limits and writes the audit.
+func (d *Door) run(ctx context.Context, who, remote, command string, p *Pipeline, sink Sink) (Result, error) {
+	client := remote
+	if host, _, err := net.SplitHostPort(remote); err == nil {
+		client = host
+	}
+	start := time.Now()
+	var result Result
+	leave, err := d.enter(who + "@" + client)
+	if err == nil {
+		result, err = d.cfg.Service.Run(ctx, p, sink)
+		leave()
+	} else {
+		result.ExitCode = 1
+	}
+	d.audit(Record{
+		Time: start, Who: who, Client: client, Node: d.cfg.Node, Command: command, Exit: result.ExitCode,
+		Read: result.ReadBytes, Sent: result.OutBytes, Lines: result.OutLines, Duration: time.Since(start),
+	}, err)
+	return result, err
+}
+
+func (d *Door) audit(rec Record, err error) {
+	if err != nil && !errors.Is(err, context.Canceled) {
+		rec.Error = err.Error()
+	}
+	d.cfg.Log.WithFields(logrus.Fields{
+		"who": rec.Who, "client": rec.Client, "command": rec.Command, "exit": rec.Exit, "sent": rec.Sent, "error": rec.Error,
+	}).Info("log service: command")
+	if d.cfg.Audit != nil {
+		d.cfg.Audit(rec)
+	}
+}
