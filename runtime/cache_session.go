@@ -167,6 +167,10 @@ func (s *session) apply(n Notice) bool {
 			sum.State, sum.Status = "paused", "Up (Paused)"
 		case "die":
 			sum.State, sum.Status = "exited", "Exited"
+		case "rename":
+			if n.Name != "" {
+				sum.Names = []string{n.Name}
+			}
 		}
 		c.putLocked(sum, c.seq)
 	} else if n.Action == "create" {
@@ -211,23 +215,21 @@ func (s *session) list(ctx context.Context, full bool, ids []string) error {
 	c.status.Lists++
 	c.mu.Unlock()
 
+	for i := 0; i < len(names) && !full; i++ {
+		rows, err := c.cfg.Source.List(ctx, ListOptions{Name: names[i]})
+		if err != nil {
+			return fmt.Errorf("list container %q: %w", names[i], err)
+		}
+		c.merge(rows, start, false)
+		// Gone, or called otherwise by now: only the whole list can say.
+		full = !slices.ContainsFunc(rows, func(r ContainerSummary) bool { return r.ID == ids[i] })
+	}
 	if full {
 		rows, err := c.cfg.Source.List(ctx, ListOptions{})
 		if err != nil {
 			return fmt.Errorf("list containers: %w", err)
 		}
 		c.merge(rows, start, true)
-		return nil
-	}
-	for i, name := range names {
-		rows, err := c.cfg.Source.List(ctx, ListOptions{Name: name})
-		if err != nil {
-			return fmt.Errorf("list container %q: %w", name, err)
-		}
-		if !slices.ContainsFunc(rows, func(r ContainerSummary) bool { return r.ID == ids[i] }) {
-			c.missing(ids[i], start)
-		}
-		c.merge(rows, start, false)
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -268,7 +270,6 @@ func (c *Cache) merge(rows []ContainerSummary, start uint64, full bool) {
 	if !full {
 		return
 	}
-	clear(c.graves)
 	for id, e := range c.entries {
 		if _, ok := listed[id]; !ok && e.seq <= start {
 			c.simulateLocked(e.sum, "destroy")
@@ -279,17 +280,6 @@ func (c *Cache) merge(rows []ContainerSummary, start uint64, full bool) {
 	if !c.status.Ready {
 		c.status.Ready = true
 		close(c.ready)
-	}
-}
-
-// missing removes a container that a filtered list did not show, unless a later notice spoke of it.
-func (c *Cache) missing(id string, start uint64) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if e := c.entries[id]; e != nil && e.seq <= start {
-		c.seq++
-		c.simulateLocked(e.sum, "destroy")
-		c.dropLocked(id)
 	}
 }
 
