@@ -9,7 +9,7 @@ func typeDefs() []*typeDef {
 	get := methods("GET")
 	all := methods("GET", "PUT", "DELETE")
 	both := func(g grant) map[string]grant { return map[string]grant{kindAdmin: g, kindUser: g} }
-	instanceActions := methods("start", "stop", "restart", "remove", "execute", "logs")
+	instanceActions := methods("start", "stop", "restart", "remove")
 	instance := grant{collection: get, resource: get, actions: instanceActions}
 	defs := []*typeDef{
 		{id: "schema", plural: "schemas", fields: fieldSet{}.read("id string", "pluralName string"), grants: map[string]grant{
@@ -20,7 +20,6 @@ func typeDefs() []*typeDef {
 		{id: "project", plural: "projects", base: "account", fields: fieldSet{}.common(), grants: both(grant{collection: get, resource: get})},
 		{id: "register", plural: "register", fields: registerFields(), grants: map[string]grant{
 			kindRegistration: {collection: methods("GET", "POST"), resource: get},
-			kindAdmin:        {collection: methods("GET", "POST"), resource: get},
 		}},
 		{id: "registrationToken", plural: "registrationTokens", base: "credential", fields: registrationTokenFields(),
 			grants:  map[string]grant{kindAdmin: {collection: methods("GET", "POST"), resource: methods("GET", "DELETE"), actions: methods("remove", "deactivate")}},
@@ -51,9 +50,7 @@ func typeDefs() []*typeDef {
 		}},
 		{id: "publish", plural: "publish", fields: publishFields(), grants: map[string]grant{kindAgent: {collection: methods("POST")}}},
 		{id: "subscribe", plural: "subscribe", fields: fieldSet{}.create("eventNames array[string]", "agentId reference[agent]"),
-			grants: map[string]grant{
-				kindAgent: {collection: methods("GET", "POST")}, kindAdmin: {collection: methods("GET", "POST")}, kindUser: {collection: methods("GET", "POST")},
-			}},
+			grants: map[string]grant{kindAgent: {collection: get}, kindAdmin: {collection: get}, kindUser: {collection: get}}},
 	}
 	return append(defs, inputTypes(both(grant{}))...)
 }
@@ -72,9 +69,6 @@ func inputTypes(grants map[string]grant) []*typeDef {
 		def("instanceRemove", fieldSet{}.create("force boolean", "timeout int")),
 		def("hostEvent", fieldSet{}.required("name string").create("resourceType string", "resourceId string", "data json", "timeoutMillis int")),
 		def("hostEventReply", fieldSet{}.read("name string", "data json", "transitioning string", "transitioningMessage string", "code string")),
-		def("containerExec", fieldSet{}.required("command array[string]").create("attachStdin boolean", "attachStdout boolean", "tty boolean")),
-		def("containerLogs", fieldSet{}.create("follow boolean", "lines int", "since string", "timestamps boolean")),
-		def("hostAccess", fieldSet{}.read("url string", "token string")),
 		def("error", fieldSet{}.read("code string", "message string", "detail string", "status int", "fieldName string")),
 	}
 }
@@ -85,8 +79,6 @@ func containerActions() map[string]action {
 		"stop":    {Input: "instanceStop", Output: "instance"},
 		"restart": {Input: "instanceStop", Output: "instance"},
 		"remove":  {Input: "instanceRemove", Output: "instance"},
-		"execute": {Input: "containerExec", Output: "hostAccess"},
-		"logs":    {Input: "containerLogs", Output: "hostAccess"},
 	}
 }
 

@@ -154,9 +154,13 @@ func reference(c *store.Container) object {
 	}
 }
 
-// hidden are fields of a create request that mean nothing to an agent, or that hold ids of this server.
-var hidden = map[string]bool{
-	"name": true, "description": true, "requestedHostId": true, "dataVolumesFrom": true, "networkContainerId": true,
+// hidden reports whether a field of a create request means nothing to an agent, or holds ids of this server.
+func hidden(name string) bool {
+	switch name {
+	case "name", "description", "requestedHostId", "dataVolumesFrom", "networkContainerId":
+		return true
+	}
+	return false
 }
 
 // agentFields returns the fields of the create request that agents read.
@@ -164,7 +168,7 @@ func agentFields(fields json.RawMessage, image string) map[string]json.RawMessag
 	all := map[string]json.RawMessage{}
 	_ = json.Unmarshal(fields, &all) // a native container has none
 	for name := range all {
-		if hidden[name] {
+		if hidden(name) {
 			delete(all, name)
 		}
 	}
