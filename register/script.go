@@ -247,7 +247,9 @@ func looksLikeScript(body []byte) error {
 		return fmt.Errorf("the answer is not text")
 	}
 	for i, c := range body {
-		if c < ' ' && c != '\n' && c != '\r' && c != '\t' || c == 0x7f {
+		// A carriage return belongs to the end of a line, and may be the last byte of an answer.
+		loose := c == '\r' && i+1 < len(body) && body[i+1] != '\n' && body[i+1] != '\r'
+		if c < ' ' && c != '\n' && c != '\r' && c != '\t' || c == 0x7f || loose {
 			return fmt.Errorf("the answer is not text: byte 0x%02x at %d", c, i)
 		}
 	}
