@@ -42,6 +42,9 @@ func (p Policy) Bound(n int) time.Duration {
 	return min(d, p.Max)
 }
 
+// After returns a random delay after n earlier failures: above 0 and at most the bound.
+func (p Policy) After(n int) time.Duration { return jitter(p.Bound(n)) }
+
 // Slowest returns a delay of the policy's slowest pace: between half of Max and Max.
 func (p Policy) Slowest() time.Duration {
 	p = p.withDefaults()
@@ -65,7 +68,7 @@ func (s *Series) Next() time.Duration {
 }
 
 // Again returns a delay under the present bound, without letting the bound grow.
-func (s *Series) Again() time.Duration { return jitter(s.policy.Bound(s.failures)) }
+func (s *Series) Again() time.Duration { return s.policy.After(s.failures) }
 
 // Reset starts over with the first bound.
 func (s *Series) Reset() { s.failures = 0 }

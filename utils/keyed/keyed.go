@@ -8,6 +8,7 @@ package keyed
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 )
 
@@ -77,7 +78,8 @@ func (q *Queue[T]) wakeLocked() {
 	}
 }
 
-// Taken is a value that came out of a queue. Done must be called, once, when its work is over: it frees the lane.
+// Taken is a value that came out of a queue. When its work is over, Done or Again must be called, once: they free
+// the lane.
 type Taken[T any] struct {
 	Value T
 	queue *Queue[T]
@@ -143,6 +145,16 @@ func (t Taken[T]) Done() {
 	if q.closed {
 		q.wakeLocked()
 	}
+}
+
+// Again puts the value back as the next one of its key, instead of Done.
+func (t Taken[T]) Again() {
+	q, l := t.queue, t.lane
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	l.values = slices.Insert(l.values, 0, t.Value)
+	q.waiting++
+	q.readyLocked(l)
 }
 
 // Len returns how many values wait.

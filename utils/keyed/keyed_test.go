@@ -88,6 +88,23 @@ func TestAHeldKeyDoesNotHoldOthers(t *testing.T) {
 	}
 }
 
+func TestAgainComesBeforeWhatIsBehindIt(t *testing.T) {
+	q := NewQueue[string]()
+	q.Push("a", "a1")
+	q.Push("a", "a2")
+	for i, want := range []string{"a1", "a1", "a2"} {
+		v, err := q.Pop(t.Context())
+		if err != nil || v.Value != want {
+			t.Fatalf("got %q, %v, want %s", v.Value, err, want)
+		}
+		if i == 0 {
+			v.Again()
+			continue
+		}
+		v.Done()
+	}
+}
+
 func TestTheEmptyKeyAsksForNoOrder(t *testing.T) {
 	q := NewQueue[int]()
 	q.Push("", 1)

@@ -1,0 +1,423 @@
+package events
+
+import (
+	"context"
+	"hash/maphash"
+	"sync"
+	"time"
+
+	"github.com/sirupsen/logrus"
+
+	"github.com/droverhq/drover/events/wire"
+	"github.com/droverhq/drover/utils/keyed"
+)
+
+// Bounds of the outbox and the journal beneath it.
+const (
+	maxPending      = 65536    // final replies that the server has not taken
+	maxPendingBytes = 64 << 20 // of them, in a journal on disk
+	maxMemoryBytes  = 16 << 20 // of them, in a journal in memory
+	maxUnstored     = 16 << 20 // of them, in memory because the journal failed
+	maxCached       = 4 << 20  // of them, in memory beside the journal
+	maxKept         = 4 << 20  // taken replies kept for repeats
+	maxKeptAge      = 15 * time.Minute
+	maxTombstones   = 32768
+	maxTombstoneAge = 24 * time.Hour
+	maxCommit       = 2 << 20 // one transaction
+)
+
+// entry is one reply on its way to the server. Its fields are guarded by the outbox's mu once it was added.
+type entry struct {
+	record
+	kind     entryKind
+	state    entryState
+	stored   bool // the journal has it, so text may be dropped
+	listed   bool // it is in the list and the map of what is pending
+	sentAt   time.Time
+	failures int
+	lane     keyed.Taken[*entry] // while waiting
+	timer    *time.Timer         // while waiting
+
+	older, newer *entry
+	settled      func() // called once the reply is on record
+	silent       bool   // there is no reply to send, only the fact to remember
+	barrier      bool   // nothing at all: settled tells that everything before it is
+}
+
+type entryKind uint8
+
+const (
+	kindFinal   entryKind = iota // journalled, offered until taken
+	kindPassing                  // offered until taken, but forgotten with the process: busy and the like
+	kindRepeat                   // a kept reply on its way once more
+	kindOnce                     // offered once: pings and progress to a server that takes them by POST
+)
+
+type entryState uint8
+
+const (
+	stateQueued entryState = iota
+	stateSending
+	stateWaiting // for its next attempt
+	stateSent    // over the socket, and not acknowledged
+	stateGone
+)
+
+// keptReply is a reply that the server took and that still is in the journal.
+type keptReply struct {
+	seq  uint64
+	size int
+	at   time.Time
+}
+
+// grave is a tombstone without its text.
+type grave struct {
+	seq, hash uint64
+	at        time.Time
+}
+
+// outbox holds final replies from when they are made until the server has them, and remembers what was answered. What
+// is to be sent next waits in queue, for whoever holds a connection.
+type outbox struct {
+	log    logrus.FieldLogger
+	counts *counters
+	queue  *keyed.Queue[*entry]
+	in     chan *entry // to the committer, in order
+	seed   maphash.Seed
+
+	mu       sync.Mutex
+	store    store // nil until open
+	seq      uint64
+	pending  map[uint64]*entry // by hash of the event's id
+	oldest   *entry
+	newest   *entry
+	bytes    int64             // of pending
+	limit    int64             // of bytes
+	cached   int64             // of pending, in memory and in the journal
+	unstored int64             // of pending, in memory alone
+	answered map[uint64]uint64 // hash of the event's id -> seq, of what was taken
+	kept     fifo[keptReply]
+	keptSize int64
+	graves   fifo[grave]
+	waiting  map[*entry]struct{}
+	changes  batch // to be written with the next transaction
+	emptied  []chan struct{}
+
+	complained time.Time // of a failing journal; of the committer alone
+
+	dirty    chan struct{} // changes want to be written, or pending to be looked after
+	unsynced chan struct{}
+	quit     chan struct{} // asks the committer to end
+	gone     chan struct{} // it did
+}
+
+func newOutbox(log logrus.FieldLogger, counts *counters) *outbox {
+	return &outbox{
+		log: log, counts: counts, queue: keyed.NewQueue[*entry](), in: make(chan *entry, 256), seed: maphash.MakeSeed(),
+		pending: map[uint64]*entry{}, answered: map[uint64]uint64{}, waiting: map[*entry]struct{}{},
+		dirty: make(chan struct{}, 1), unsynced: make(chan struct{}, 1),
+		quit: make(chan struct{}), gone: make(chan struct{}),
+	}
+}
+
+func (o *outbox) hash(id string) uint64 { return maphash.String(o.seed, id) }
+
+// open brings in what an earlier process left. It must be called once, before anything else.
+func (o *outbox) open(ctx context.Context, path string) error {
+	s, records, done, err := openStore(ctx, path, o.log)
+	if err != nil {
+		return err
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.store, o.limit = s, maxPendingBytes
+	if _, ok := s.(*memoryStore); ok {
+		o.limit = maxMemoryBytes
+	}
+	taken := make(map[uint64]*tombstone, len(done))
+	for i := range done {
+		t := &done[i]
+		taken[t.seq] = t
+		o.seq = max(o.seq, t.seq)
+		o.buryLocked(t.seq, o.hash(t.id), t.at)
+	}
+	for i := range records {
+		r := &records[i]
+		o.seq = max(o.seq, r.seq)
+		if t := taken[r.seq]; t != nil {
+			o.keepLocked(keptReply{seq: r.seq, size: r.size, at: t.at})
+			continue
+		}
+		o.addLocked(&entry{record: *r, stored: true})
+	}
+	o.evictLocked(time.Now())
+	if n := len(o.pending); n > 0 {
+		o.log.WithField("replies", n).Info("replies of an earlier run are still to be taken")
+	}
+	return nil
+}
+
+// verdict says what is known of an event.
+type verdict uint8
+
+const (
+	unknown  verdict = iota
+	offered          // answered, and the reply is on its way
+	repeated         // answered, and the kept reply was put on its way again
+	buried           // answered, and the reply is kept no more
+)
+
+// lookup looks for an answer to ev, and sends it again where there is one.
+func (o *outbox) lookup(ev *wire.Event) verdict {
+	h := o.hash(ev.ID)
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if e := o.pending[h]; e != nil && e.id == ev.ID {
+		switch {
+		case e.kind == kindPassing: // it was told to come again, and here it is
+			o.removeLocked(e)
+			return unknown
+		case e.state == stateSent:
+			o.requeueLocked(e)
+			return repeated
+		case e.state == stateWaiting:
+			o.wakeLocked(e)
+		}
+		return offered
+	}
+	seq, ok := o.answered[h]
+	if !ok {
+		return unknown
+	}
+	body, err := o.store.get(seq)
+	if err != nil {
+		return buried
+	}
+	o.addLocked(&entry{
+		record: record{seq: seq, id: ev.ID, key: ev.Key(), deadline: time.Now().Add(time.Hour), size: len(body), text: body},
+		kind:   kindRepeat,
+	})
+	return repeated
+}
+
+// commit blocks until the committer took e, in the order of calls for one key.
+func (o *outbox) commit(e *entry) {
+	select {
+	case o.in <- e:
+	case <-o.gone: // of a handler that did not heed its context
+	}
+}
+
+// pass offers a reply that is not worth the journal. It never blocks.
+func (o *outbox) pass(ev *wire.Event, reply *wire.Reply, deadline time.Time) {
+	r := newRecord(0, ev.Key(), reply, deadline)
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.seq++
+	r.seq = o.seq
+	if e := o.pending[o.hash(r.id)]; e != nil && e.id == r.id {
+		return // it has an answer already
+	}
+	o.addLocked(&entry{record: *r, kind: kindPassing})
+}
+
+// once offers body a single time to a server that takes replies by POST. It reports whether there was room.
+func (o *outbox) once(key string, body []byte) bool {
+	if o.queue.Len() >= maxPending {
+		return false
+	}
+	o.queue.Push(key, &entry{kind: kindOnce, record: record{key: key, text: body}})
+	return true
+}
+
+// addLocked makes e pending and queues it.
+func (o *outbox) addLocked(e *entry) {
+	h := o.hash(e.id)
+	e.listed = true
+	o.pending[h] = e
+	if e.older = o.newest; e.older != nil {
+		e.older.newer = e
+	} else {
+		o.oldest = e
+	}
+	o.newest = e
+	o.bytes += int64(e.size)
+	o.accountLocked(e, 1)
+	if e.stored && o.cached > maxCached {
+		o.dropTextLocked(e)
+	}
+	e.state = stateQueued
+	o.queue.Push(e.key, e)
+	for o.oldest != e && (len(o.pending) > maxPending || o.bytes > o.limit) || o.unstored > maxUnstored && o.oldestUnstoredLocked() != e {
+		victim := o.oldest
+		if o.unstored > maxUnstored {
+			victim = o.oldestUnstoredLocked()
+		}
+		o.expireLocked(victim, "too many replies wait for the server")
+	}
+	o.touchLocked()
+}
+
+func (o *outbox) oldestUnstoredLocked() *entry {
+	for e := o.oldest; e != nil; e = e.newer {
+		if !e.stored {
+			return e
+		}
+	}
+	return nil
+}
+
+// accountLocked adds (1) or takes away (-1) the memory that e holds.
+func (o *outbox) accountLocked(e *entry, sign int64) {
+	switch {
+	case !e.stored:
+		o.unstored += sign * int64(len(e.text))
+	default:
+		o.cached += sign * int64(len(e.text))
+	}
+}
+
+// dropTextLocked frees the memory of a reply that the journal has.
+func (o *outbox) dropTextLocked(e *entry) {
+	if e.stored && e.text != nil {
+		o.accountLocked(e, -1)
+		e.text = nil
+	}
+}
+
+// removeLocked makes e pending no more.
+func (o *outbox) removeLocked(e *entry) {
+	if !e.listed {
+		return
+	}
+	e.listed = false
+	delete(o.pending, o.hash(e.id))
+	if e.older != nil {
+		e.older.newer = e.newer
+	} else {
+		o.oldest = e.newer
+	}
+	if e.newer != nil {
+		e.newer.older = e.older
+	} else {
+		o.newest = e.older
+	}
+	e.older, e.newer = nil, nil
+	o.bytes -= int64(e.size)
+	o.accountLocked(e, -1)
+	e.text = nil
+	if e.state == stateWaiting {
+		o.wakeLocked(e) // whoever takes it out of the queue sees that it is gone
+	}
+	e.state = stateGone
+	if o.oldest == nil {
+		for _, c := range o.emptied {
+			close(c)
+		}
+		o.emptied = nil
+	}
+}
+
+// taken notes that the server has the replies to these events.
+func (o *outbox) taken(ids []string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	now := time.Now()
+	for _, id := range ids {
+		if e := o.pending[o.hash(id)]; e != nil && e.id == id {
+			o.counts.taken.Add(1)
+			o.finishLocked(e, now)
+		}
+	}
+}
+
+// finishLocked ends e and remembers that its event was answered.
+func (o *outbox) finishLocked(e *entry, now time.Time) {
+	o.removeLocked(e)
+	if e.kind != kindFinal {
+		return
+	}
+	h := o.hash(e.id)
+	o.buryLocked(e.seq, h, now)
+	o.changes.done = append(o.changes.done, tombstone{seq: e.seq, id: e.id, at: now, failed: e.failed})
+	if e.stored {
+		o.keepLocked(keptReply{seq: e.seq, size: e.size, at: now})
+	}
+	o.evictLocked(now)
+	o.touchLocked()
+}
+
+func (o *outbox) buryLocked(seq, hash uint64, at time.Time) {
+	o.answered[hash] = seq
+	o.graves.push(grave{seq: seq, hash: hash, at: at})
+}
+
+func (o *outbox) keepLocked(k keptReply) {
+	o.kept.push(k)
+	o.keptSize += int64(k.size)
+}
+
+// evictLocked forgets the oldest of what is over the budgets.
+func (o *outbox) evictLocked(now time.Time) {
+	for o.kept.len() > 0 && (o.keptSize > maxKept || now.Sub(o.kept.first().at) > maxKeptAge) {
+		k := o.kept.pop()
+		o.keptSize -= int64(k.size)
+		o.changes.dropReplies = append(o.changes.dropReplies, k.seq)
+	}
+	for o.graves.len() > 0 && (o.graves.len() > maxTombstones || now.Sub(o.graves.first().at) > maxTombstoneAge) {
+		g := o.graves.pop()
+		if o.answered[g.hash] == g.seq {
+			delete(o.answered, g.hash)
+		}
+		o.changes.dropDone = append(o.changes.dropDone, g.seq)
+	}
+}
+
+// expireLocked gives e up.
+func (o *outbox) expireLocked(e *entry, why string) {
+	o.counts.expired.Add(1)
+	o.log.WithFields(logrus.Fields{"event": e.id, "resource": e.key}).Warn("a reply is given up: " + why)
+	o.finishLocked(e, time.Now())
+}
+
+// touchLocked tells the committer that there is something to look after.
+func (o *outbox) touchLocked() {
+	select {
+	case o.dirty <- struct{}{}:
+	default:
+	}
+}
+
+// flush waits until the server took everything, ctx ends, or hopeless is closed.
+func (o *outbox) flush(ctx context.Context, hopeless <-chan struct{}) {
+	before := make(chan struct{})
+	o.commit(&entry{barrier: true, settled: func() { close(before) }})
+	select {
+	case <-before:
+	case <-o.gone:
+		return
+	}
+	o.mu.Lock()
+	if o.oldest == nil {
+		o.mu.Unlock()
+		return
+	}
+	c := make(chan struct{})
+	o.emptied = append(o.emptied, c)
+	o.mu.Unlock()
+	select {
+	case <-c:
+	case <-hopeless:
+	case <-ctx.Done():
+	}
+}
+
+// stop lets run write what it has and end.
+func (o *outbox) stop() { close(o.quit) }
+
+// unsent returns how many replies the server has not taken.
+func (o *outbox) unsent() int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return len(o.pending)
+}
