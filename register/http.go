@@ -47,7 +47,7 @@ func checkConnect(_ context.Context, proxy *url.URL, req *http.Request, res *htt
 	if res.StatusCode == http.StatusOK {
 		return nil
 	}
-	return &proxyError{proxy: maskUser(proxy), target: req.URL.Host, status: res.StatusCode}
+	return &proxyError{proxy: maskUser(proxy), target: req.Host, status: res.StatusCode}
 }
 
 type proxyError struct {
