@@ -2,6 +2,7 @@ package docker
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/docker/docker/api/types/container"
@@ -143,7 +144,14 @@ func (e *Engine) Unpause(ctx context.Context, id string) error {
 	if err != nil {
 		return err
 	}
-	return e.change(ctx, op, func(ctx context.Context, s *session) error { return s.api.ContainerUnpause(ctx, id) })
+	err = e.change(ctx, op, func(ctx context.Context, s *session) error { return s.api.ContainerUnpause(ctx, id) })
+	var failed *runtime.Error
+	if errors.As(err, &failed) && failed.Kind == nil { // so daemons before 23 answer if there is nothing to thaw
+		if st, stErr := e.State(ctx, id); stErr == nil && !st.Paused {
+			failed.Kind = runtime.ErrConflict
+		}
+	}
+	return err
 }
 
 // Remove deletes a container; runtime.ErrConflict if it runs and opts.Force is not set.
