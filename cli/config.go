@@ -235,12 +235,13 @@ func (l *loader) problem(format string, args ...any) {
 func (l *loader) load(k configKey) {
 	text, source := l.find(k)
 	l.text[k.name] = text
-	if err := k.set(l.c, text); err != nil {
+	// A default that follows from a wrong setting is wrong as well, and that setting was reported.
+	if err := k.set(l.c, text); err != nil && source != sourceDefault {
 		// The value is not quoted: it may be secret, and whoever set it can look at the place.
 		l.problem("%s: %s: %v", source, k.name, err)
 	}
 	shown := text
-	if k.show != nil {
+	if k.show != nil && text != "" {
 		shown = k.show(text)
 	}
 	v := ConfigValue{Key: k.name, Value: shown, Source: source, Env: strings.Join(k.env, ", "), Usage: k.usage}

@@ -262,7 +262,7 @@ func TestRegistrationOutcomes(t *testing.T) {
 			s.override["GET /v1/register"] = answer(200, `{"type":"collection","data":[{"type":"register","state":"active","key":"other","accessKey":"A","secretKey":"S"}]}`)
 		}, change: func(c *Config) { c.RegisterTimeout = 300 * time.Millisecond }, want: "not active"},
 		"redirect of a POST": {set: func(s *fakeServer) {
-			s.override["POST /v1/register"] = func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "https://other.invalid/", 301) }
+			s.override["POST /v1/register"] = func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "https://other.invalid/", http.StatusMovedPermanently) }
 		}, want: "redirects to https://other.invalid: use that address"},
 	} {
 		t.Run(name, func(t *testing.T) {
