@@ -2,6 +2,7 @@ package docker
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"sync"
 
@@ -22,9 +23,9 @@ func (e *Engine) Attach(ctx context.Context, id string, spec runtime.AttachSpec,
 	if err != nil {
 		return err
 	}
-	s, err := e.opened(ctx)
+	s, err := e.opened(ctx, op)
 	if err != nil {
-		return e.wrap(ctx, op, err)
+		return err
 	}
 	query := "stream=1&stdout=1&stderr=1"
 	if streams.In != nil {
@@ -35,7 +36,7 @@ func (e *Engine) Attach(ctx context.Context, id string, spec runtime.AttachSpec,
 	}
 	conn, err := e.hijack(ctx, s, "/containers/"+st.ID+"/attach", query, nil)
 	if err != nil {
-		return e.wrap(ctx, op, err)
+		return e.wrapLong(ctx, op, err)
 	}
 	defer conn.Close()
 	if streams.In != nil {
@@ -59,12 +60,12 @@ func (e *Engine) Attach(ctx context.Context, id string, spec runtime.AttachSpec,
 		return &runtime.Error{Op: op, Message: "write output: " + failed.Error(), Cause: failed}
 	}
 	if ended != nil {
-		return e.wrap(ctx, op, ended)
+		return fmt.Errorf("%s: %w", op, ended)
 	}
 	if isEOF(err) {
 		return nil
 	}
-	return e.wrap(ctx, op, err)
+	return e.wrapLong(ctx, op, err)
 }
 
 // feed copies a process's input and then lets it read EOF. It is waited for by nobody, because a Read of in may never

@@ -3,6 +3,7 @@ package docker
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/docker/docker/api/types/container"
@@ -95,9 +96,13 @@ func (e *Engine) stopping(ctx context.Context, op, id string, timeout *time.Dura
 		opts.Timeout = &seconds
 		wait = *timeout
 	}
-	return e.do(ctx, op, wait+4*e.cfg.Timeout, func(ctx context.Context, s *session) error {
+	err = e.do(ctx, op, wait+4*e.cfg.Timeout, func(ctx context.Context, s *session) error {
 		return fn(ctx, s, id, opts)
 	})
+	if ended := ctx.Err(); ended != nil && err != nil { // the container took its time, which is no fault of the daemon's
+		return fmt.Errorf("%s: %w", op, ended)
+	}
+	return err
 }
 
 // stopTimeout asks how long the container itself wants to be waited for.
@@ -173,9 +178,9 @@ func (e *Engine) Wait(ctx context.Context, id string) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	s, err := e.opened(ctx)
+	s, err := e.opened(ctx, op)
 	if err != nil {
-		return 0, e.wrap(ctx, op, err)
+		return 0, err
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -183,11 +188,11 @@ func (e *Engine) Wait(ctx context.Context, id string) (int, error) {
 	select {
 	case result := <-done:
 		if result.Error != nil && result.Error.Message != "" {
-			return 0, e.wrap(ctx, op, &runtime.Error{Message: clean(result.Error.Message)})
+			return 0, e.wrapLong(ctx, op, &runtime.Error{Message: clean(result.Error.Message)})
 		}
 		return int(result.StatusCode), nil
 	case err := <-failed:
-		return 0, e.wrap(ctx, op, err)
+		return 0, e.wrapLong(ctx, op, err)
 	}
 }
 

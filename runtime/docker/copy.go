@@ -2,8 +2,12 @@ package docker
 
 import (
 	"context"
+	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"io"
+	"net/http"
+	"net/url"
 	"strings"
 
 	"github.com/docker/docker/api/types/container"
@@ -22,16 +26,16 @@ func (e *Engine) CopyTo(ctx context.Context, id, path string, tar io.Reader) err
 	if err := filePath(op, path); err != nil {
 		return err
 	}
-	s, err := e.opened(ctx)
+	s, err := e.opened(ctx, op)
 	if err != nil {
-		return e.wrap(ctx, op, err)
+		return err
 	}
 	source := &source{from: tar}
 	err = s.long.CopyToContainer(ctx, id, path, source, container.CopyToContainerOptions{})
 	if err != nil && source.err != nil && ctx.Err() == nil {
 		return &runtime.Error{Op: op, Message: "read the archive: " + source.err.Error(), Cause: source.err}
 	}
-	return e.wrap(ctx, op, err)
+	return e.wrapLong(ctx, op, err)
 }
 
 // CopyFrom returns a path of a container as a tar stream.
@@ -44,15 +48,20 @@ func (e *Engine) CopyFrom(ctx context.Context, id, path string) (io.ReadCloser, 
 	if err := filePath(op, path); err != nil {
 		return nil, runtime.FileStat{}, err
 	}
-	s, err := e.opened(ctx)
+	s, err := e.opened(ctx, op)
 	if err != nil {
-		return nil, runtime.FileStat{}, e.wrap(ctx, op, err)
+		return nil, runtime.FileStat{}, err
 	}
-	body, stat, err := s.long.CopyFromContainer(ctx, id, path)
+	resp, err := e.request(ctx, e.long, s, http.MethodGet, "/containers/"+id+"/archive", pathQuery(path), nil, nil)
 	if err != nil {
-		return nil, runtime.FileStat{}, e.wrap(ctx, op, err)
+		return nil, runtime.FileStat{}, e.wrapLong(ctx, op, err)
 	}
-	return body, fileStat(stat), nil
+	stat, err := statHeader(resp.Header)
+	if err != nil {
+		resp.Body.Close()
+		return nil, runtime.FileStat{}, e.wrapLong(ctx, op, err)
+	}
+	return resp.Body, stat, nil
 }
 
 // StatPath tells what a path of a container is.
@@ -65,16 +74,32 @@ func (e *Engine) StatPath(ctx context.Context, id, path string) (runtime.FileSta
 	if err := filePath(op, path); err != nil {
 		return runtime.FileStat{}, err
 	}
-	var stat container.PathStat
-	err = e.read(ctx, op, func(ctx context.Context, s *session) (err error) {
-		stat, err = s.api.ContainerStatPath(ctx, id, path)
+	var stat runtime.FileStat
+	err = e.read(ctx, op, func(ctx context.Context, s *session) error {
+		resp, err := e.request(ctx, e.bounded, s, http.MethodHead, "/containers/"+id+"/archive", pathQuery(path), nil, nil)
+		if err != nil {
+			return err
+		}
+		resp.Body.Close()
+		stat, err = statHeader(resp.Header)
 		return err
 	})
-	return fileStat(stat), err
+	return stat, err
 }
 
-func fileStat(s container.PathStat) runtime.FileStat {
-	return runtime.FileStat{Name: s.Name, Size: s.Size, Mode: s.Mode, Mtime: s.Mtime, LinkTarget: s.LinkTarget}
+func pathQuery(path string) string { return url.Values{"path": {path}}.Encode() }
+
+// statHeader decodes what the daemon says of a file in a header of its answer.
+func statHeader(h http.Header) (runtime.FileStat, error) {
+	var stat container.PathStat
+	text, err := base64.StdEncoding.DecodeString(h.Get("X-Docker-Container-Path-Stat"))
+	if err == nil {
+		err = json.Unmarshal(text, &stat)
+	}
+	if err != nil {
+		return runtime.FileStat{}, &runtime.Error{Kind: runtime.ErrUnavailable, Message: "answered without what it says of the file, not as a Docker daemon does", Cause: err}
+	}
+	return runtime.FileStat{Name: stat.Name, Size: stat.Size, Mode: stat.Mode, Mtime: stat.Mtime, LinkTarget: stat.LinkTarget}, nil
 }
 
 func filePath(op, path string) error {

@@ -1,7 +1,10 @@
 package docker_test
 
 import (
+	"context"
+	"errors"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 
@@ -35,4 +38,42 @@ func TestConformance(t *testing.T) {
 		Prefix:   "drover-rtdocker-",
 		Registry: func(*testing.T) runtimetest.Registry { return reg },
 	})
+}
+
+// sleeper returns a container of the real daemon that sleeps.
+func sleeper(t testing.TB) string {
+	t.Helper()
+	return run(t, &runtime.ContainerSpec{Cmd: []string{"sleep", "1000"}})
+}
+
+// run starts a container on the real daemon.
+func run(t testing.TB, spec *runtime.ContainerSpec) string {
+	t.Helper()
+	e := engine(t, docker.Config{})
+	spec.Name, spec.Image, spec.NetworkMode = randomName(), image, "none"
+	id, _, err := e.Create(t.Context(), spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { removeNow(t, id) })
+	if err := e.Start(t.Context(), id); err != nil {
+		t.Fatal(err)
+	}
+	return id
+}
+
+// removeNow removes a container by an engine of its own, as that of the test may be closed.
+func removeNow(t testing.TB, id string) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	direct, err := docker.New(docker.Config{})
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	defer direct.Close()
+	err = direct.Remove(ctx, id, runtime.RemoveOptions{Force: true, Volumes: true})
+	if err != nil && !errors.Is(err, runtime.ErrNotFound) {
+		t.Error(err)
+	}
 }

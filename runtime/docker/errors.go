@@ -32,16 +32,10 @@ func (e *Engine) wrap(ctx context.Context, op string, err error) error {
 		return nil
 	}
 	var known *runtime.Error
-	if errors.As(err, &known) {
-		if known.Op == "" {
-			known = &runtime.Error{Op: op, Kind: known.Kind, Message: known.Message, Cause: known.Cause}
-		}
-		if errors.Is(known.Kind, runtime.ErrUnavailable) {
-			e.lost()
-		}
+	if errors.As(err, &known) && known.Op != "" {
 		return known
 	}
-	if ended := ctx.Err(); ended != nil {
+	if ended := ctx.Err(); ended != nil && known == nil {
 		if errors.Is(ended, context.Canceled) {
 			return fmt.Errorf("%s: %w", op, ended)
 		}
@@ -51,9 +45,25 @@ func (e *Engine) wrap(ctx context.Context, op string, err error) error {
 	kind, message, lost := classify(err)
 	if lost {
 		e.lost()
-		message = e.cfg.Host + ": " + message
+		if !strings.Contains(message, e.cfg.Host) {
+			message = e.cfg.Host + ": " + message
+		}
+	}
+	if known != nil {
+		err = known.Cause
 	}
 	return &runtime.Error{Op: op, Kind: kind, Message: message, Cause: err}
+}
+
+// wrapLong is wrap for a call that takes as long as its subject does: the end of ctx is no fault of the daemon's.
+func (e *Engine) wrapLong(ctx context.Context, op string, err error) error {
+	if err == nil {
+		return nil
+	}
+	if ended := ctx.Err(); ended != nil {
+		return fmt.Errorf("%s: %w", op, ended)
+	}
+	return e.wrap(ctx, op, err)
 }
 
 // lost makes the next call negotiate, on a fresh connection.

@@ -41,12 +41,21 @@ func (e *Engine) Exec(ctx context.Context, id string, spec runtime.ExecSpec, str
 	}
 	code, err := p.run(ctx, streams)
 	if err != nil {
-		return e.wrap(ctx, op, err)
+		return e.wrapExec(ctx, op, err)
 	}
 	if code != 0 {
 		return &runtime.ExitError{Code: code}
 	}
 	return nil
+}
+
+// wrapExec is wrapLong that keeps what is said of a process that could not be ended.
+func (e *Engine) wrapExec(ctx context.Context, op string, err error) error {
+	var stuck *runtime.Error
+	if ctx.Err() != nil && errors.As(err, &stuck) {
+		return &runtime.Error{Op: op, Message: ctx.Err().Error() + "; " + stuck.Message, Cause: err}
+	}
+	return e.wrapLong(ctx, op, err)
 }
 
 // A process is one exec of the daemon.

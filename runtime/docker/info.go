@@ -1,33 +1,40 @@
 package docker
 
 import (
+	"cmp"
 	"context"
-
-	"github.com/docker/docker/api/types"
-	"github.com/docker/docker/api/types/system"
 
 	"github.com/droverhq/drover/runtime"
 )
 
+// daemonInfo is the part of the daemon's own description that Info passes on.
+type daemonInfo struct {
+	ID, Name, ServerVersion, OperatingSystem, OSType, Architecture, KernelVersion, Driver, DockerRootDir, LoggingDriver, CgroupVersion string
+
+	DriverStatus                        [][2]string
+	Labels                              []string
+	MemTotal                            int64
+	NCPU, Containers, ContainersRunning int
+}
+
 // Info asks the daemon about itself and its host.
 func (e *Engine) Info(ctx context.Context) (runtime.Info, error) {
 	var (
-		info    system.Info
-		version types.Version
+		info    daemonInfo
+		version struct{ GitCommit string }
 		api     string
 	)
-	err := e.read(ctx, "info", func(ctx context.Context, s *session) (err error) {
+	err := e.read(ctx, "info", func(ctx context.Context, s *session) error {
 		api = s.version
-		if info, err = s.api.Info(ctx); err != nil {
+		if err := e.getJSON(ctx, s, "/info", "", &info); err != nil {
 			return err
 		}
-		version, err = s.api.ServerVersion(ctx)
-		return err
+		return e.getJSON(ctx, s, "/version", "", &version)
 	})
 	if err != nil {
 		return runtime.Info{}, err
 	}
-	out := runtime.Info{
+	return runtime.Info{
 		ID:                info.ID,
 		Name:              info.Name,
 		Version:           info.ServerVersion,
@@ -41,15 +48,11 @@ func (e *Engine) Info(ctx context.Context) (runtime.Info, error) {
 		StorageStatus:     info.DriverStatus,
 		RootDir:           info.DockerRootDir,
 		LoggingDriver:     info.LoggingDriver,
-		CgroupVersion:     info.CgroupVersion,
+		CgroupVersion:     cmp.Or(info.CgroupVersion, "1"), // before API 1.41 there was only one
 		CPUs:              info.NCPU,
 		MemoryBytes:       info.MemTotal,
 		Labels:            info.Labels,
 		Containers:        info.Containers,
 		ContainersRunning: info.ContainersRunning,
-	}
-	if out.CgroupVersion == "" { // before API 1.41 there was only one
-		out.CgroupVersion = "1"
-	}
-	return out, nil
+	}, nil
 }

@@ -26,11 +26,11 @@ func (e *Engine) Logs(ctx context.Context, id string, opts runtime.LogOptions, o
 	if err != nil {
 		return err
 	}
-	s, err := e.opened(ctx)
+	s, err := e.opened(ctx, op)
 	if err != nil {
-		return e.wrap(ctx, op, err)
+		return err
 	}
-	return e.wrap(ctx, op, e.logs(ctx, s, st, opts, out, errOut))
+	return e.wrapLong(ctx, op, e.logs(ctx, s, st, opts, out, errOut))
 }
 
 func (e *Engine) logs(ctx context.Context, s *session, st runtime.ContainerStatus, opts runtime.LogOptions, out, errOut io.Writer) error {

@@ -62,7 +62,7 @@ func (e *Engine) Pull(ctx context.Context, req runtime.PullRequest, progress fun
 		}
 		header.Set(registry.AuthHeader, auth)
 	}
-	return e.progressing(ctx, op, req.Inactivity, progress, func(ctx context.Context, s *session, alive func()) error {
+	return e.progressing(ctx, op, req.Inactivity, func(ctx context.Context, s *session, alive func()) error {
 		resp, err := e.request(ctx, e.long, s, http.MethodPost, "/images/create", query.Encode(), nil, header)
 		if err != nil {
 			return err
@@ -87,7 +87,7 @@ func (e *Engine) BuildRemote(ctx context.Context, remote, tag string, progress f
 			return err
 		}
 	}
-	return e.progressing(ctx, op, 0, progress, func(ctx context.Context, s *session, alive func()) error {
+	return e.progressing(ctx, op, 0, func(ctx context.Context, s *session, alive func()) error {
 		opts := build.ImageBuildOptions{RemoteContext: remote, Remove: true, ForceRemove: true}
 		if tag != "" {
 			opts.Tags = []string{tag}
@@ -104,10 +104,10 @@ func (e *Engine) BuildRemote(ctx context.Context, remote, tag string, progress f
 }
 
 // progressing runs a call that has no total timeout but must show that it is alive.
-func (e *Engine) progressing(parent context.Context, op string, inactivity time.Duration, _ func(runtime.PullProgress), fn func(ctx context.Context, s *session, alive func()) error) error {
-	s, err := e.opened(parent)
+func (e *Engine) progressing(parent context.Context, op string, inactivity time.Duration, fn func(ctx context.Context, s *session, alive func()) error) error {
+	s, err := e.opened(parent, op)
 	if err != nil {
-		return e.wrap(parent, op, err)
+		return err
 	}
 	if inactivity <= 0 {
 		inactivity = defaultInactivity
@@ -121,7 +121,7 @@ func (e *Engine) progressing(parent context.Context, op string, inactivity time.
 	if err == nil {
 		return nil
 	}
-	return e.wrap(parent, op, cause(ctx, err))
+	return e.wrapLong(parent, op, cause(ctx, err))
 }
 
 // readProgress reads a stream to its end. It is good only if it says so: last reports the line that does.

@@ -135,11 +135,12 @@ func (e *Engine) change(ctx context.Context, op string, fn func(context.Context,
 	return e.do(ctx, op, 4*e.cfg.Timeout, fn)
 }
 
-// open returns the session for a call that takes as long as it takes: only finding the session is bounded.
-func (e *Engine) opened(ctx context.Context) (*session, error) {
+// opened returns the session for a call that takes as long as its subject does: only finding the session is bounded.
+func (e *Engine) opened(ctx context.Context, op string) (*session, error) {
 	ctx, cancel := context.WithTimeout(ctx, e.cfg.Timeout)
 	defer cancel()
-	return e.session(ctx)
+	s, err := e.session(ctx)
+	return s, e.wrap(ctx, op, err)
 }
 
 // limit gives ctx a deadline if it has none.

@@ -36,7 +36,7 @@ func (e *Engine) Watch(ctx context.Context, since time.Time) iter.Seq2[runtime.N
 	}
 	return func(yield func(runtime.Notice, error) bool) {
 		const op = "watch containers"
-		s, err := e.opened(ctx)
+		s, err := e.opened(ctx, op)
 		if err == nil {
 			err = e.watch(ctx, s, since, yield)
 		}
@@ -44,7 +44,7 @@ func (e *Engine) Watch(ctx context.Context, since time.Time) iter.Seq2[runtime.N
 		case err == nil || ctx.Err() != nil:
 		case errors.Is(err, errStopped):
 		default:
-			yield(runtime.Notice{}, e.wrap(ctx, op, err))
+			yield(runtime.Notice{}, e.wrapLong(ctx, op, err))
 		}
 	}
 }
