@@ -32,7 +32,8 @@ func (j *joiner) notice(kind, text string) {
 //
 // Credentials come from cfg, else from credentials.json if they belong to the same registration URL, else from a
 // registration. With stored ones, and where api.crt and a pinned CA are stored too, nothing is sent at all: whether the
-// server still takes them shows when the agent subscribes. If it does not, call Join again with [Config.Rejoin].
+// server still takes them shows when the agent subscribes. If it does not, call Join again with [Config.Rejoin]; that
+// ends in [ErrRefused] also where the registration URL is not valid any more.
 //
 // The error is a *[ScriptError] for an env script that cannot be used, a *[CAError] for a certificate that is not
 // trusted, wraps [ErrRefused] where the server refuses the registration token or the new credentials, wraps
@@ -143,7 +144,13 @@ func (j *joiner) useStoredOrRegister(ctx context.Context, r *Result) error {
 		}
 		return ErrNotRegistered
 	}
-	return j.register(ctx, r, from, have)
+	err = j.register(ctx, r, from, have)
+	var se *ScriptError
+	if j.cfg.Rejoin && errors.As(err, &se) && (se.Status == http.StatusNotFound || errors.Is(err, ErrRefused)) {
+		// The script is not what is wrong: the registration URL has run out just as the credentials have.
+		return fmt.Errorf("%w, and there is no registering again: %s", ErrRefused, se.Error())
+	}
+	return err
 }
 
 // register is the way from a registration URL to stored credentials. refused are those that Rejoin is to replace.

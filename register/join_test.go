@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
@@ -261,8 +262,16 @@ func TestRegistrationOutcomes(t *testing.T) {
 		"somebody else's": {set: func(s *fakeServer) {
 			s.override["GET /v1/register"] = answer(200, `{"type":"collection","data":[{"type":"register","state":"active","key":"other","accessKey":"A","secretKey":"S"}]}`)
 		}, change: func(c *Config) { c.RegisterTimeout = 300 * time.Millisecond }, want: "not active"},
+		"removed": {set: func(s *fakeServer) {
+			s.override["GET /v1/register"] = answer(200, `{"type":"collection","data":[{"type":"register","id":"1r1","state":"removed","transitioning":"no","transitioningMessage":"by\nadmin"}]}`)
+		}, want: "could not register this host: state removed: by admin"},
+		"error without a word": {set: func(s *fakeServer) {
+			s.override["POST /v1/register"] = answer(201, `{"type":"register","id":"1r1","state":"erroring","transitioning":"error"}`)
+		}, want: "could not register this host: state erroring"},
 		"redirect of a POST": {set: func(s *fakeServer) {
-			s.override["POST /v1/register"] = func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "https://other.invalid/", http.StatusMovedPermanently) }
+			s.override["POST /v1/register"] = func(w http.ResponseWriter, r *http.Request) {
+				http.Redirect(w, r, "https://other.invalid/", http.StatusMovedPermanently)
+			}
 		}, want: "redirects to https://other.invalid: use that address"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -382,6 +391,7 @@ func TestRejoin(t *testing.T) {
 		"same agent, still good":   {change: func(*fakeServer, *Config) {}, access: "ACCESS1"},
 		"same agent, still bad":    {change: func(s *fakeServer, _ *Config) { s.refuse["ACCESS1"] = true }, refused: true},
 		"token was revoked":        {change: func(s *fakeServer, _ *Config) { s.override["GET /v1/register"] = unauthorized }, refused: true},
+		"token is unknown":         {change: func(s *fakeServer, _ *Config) { s.script = http.NotFound }, refused: true},
 		"token is gone":            {change: func(s *fakeServer, _ *Config) { s.script = unauthorized }, refused: true},
 		"credentials without URL":  {change: func(_ *fakeServer, c *Config) { forgetURL(c); c.URL = secret.String{} }, refused: true},
 		"neither URL nor anything": {change: func(_ *fakeServer, c *Config) { c.StateDir += "2"; c.URL = secret.String{} }, refused: true},
@@ -394,8 +404,9 @@ func TestRejoin(t *testing.T) {
 			cfg.Rejoin = true
 			r, err := Join(t.Context(), cfg)
 			if c.refused {
-				if !errors.Is(err, ErrRefused) {
-					t.Errorf("got %+v, %v, want ErrRefused", r, err)
+				var se *ScriptError
+				if !errors.Is(err, ErrRefused) || errors.As(err, &se) {
+					t.Errorf("got %+v, %v, want ErrRefused and nothing that is the script's fault", r, err)
 				}
 				return
 			}
@@ -584,5 +595,21 @@ func TestRefresh(t *testing.T) {
 	s.Close()
 	if _, err := r.Refresh(t.Context()); err == nil {
 		t.Error("no error with the server gone")
+	}
+}
+
+// BenchmarkJoinStored is what a start costs that needs no server.
+func BenchmarkJoinStored(b *testing.B) {
+	s := unstarted()
+	s.Server = httptest.NewServer(s)
+	defer s.Close()
+	cfg := Config{URL: secret.New(s.registrationURL()), StateDir: b.TempDir(), RetryFor: -1, Identity: IdentityConfig{LegacyStateDir: "-"}}
+	if _, err := Join(b.Context(), cfg); err != nil {
+		b.Fatal(err)
+	}
+	for b.Loop() {
+		if r, err := Join(b.Context(), cfg); err != nil || r.Source != SourceStored {
+			b.Fatal(r, err)
+		}
 	}
 }
