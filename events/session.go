@@ -94,7 +94,7 @@ func (s *session) serve(frame func([]byte)) error {
 	wg.Go(s.supervise)
 	err := s.read(frame)
 	var ce *websocket.CloseError
-	if errors.As(err, &ce) { // let the writer answer it
+	if errors.As(err, &ce) && ce.Code != websocket.CloseAbnormalClosure { // let the writer answer it
 		t := time.NewTimer(closeTimeout)
 		select {
 		case <-s.said:
