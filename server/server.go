@@ -178,9 +178,7 @@ func (s *Server) compose(p *parts) (err error) {
 	if err != nil {
 		return err
 	}
-	p.hub, err = hub.New(hub.Config{
-		Store: p.store, Version: s.cfg.Version, Log: s.cfg.Log, Unclaimed: p.compute.Unclaimed, Timings: s.cfg.Timings,
-	})
+	p.hub, err = hub.New(hub.Config{Store: p.store, Version: s.cfg.Version, Log: s.cfg.Log, Timings: s.cfg.Timings})
 	if err != nil {
 		return err
 	}

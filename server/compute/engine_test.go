@@ -28,7 +28,7 @@ func TestLifeOfAContainer(t *testing.T) {
 	if c.ExternalID != "b7c1" || c.PrimaryIPAddress != "172.17.0.9" || !slices.Equal(c.DockerPorts, []string{"0.0.0.0:8080:80/tcp"}) {
 		t.Errorf("the reply was not merged: %+v", c)
 	}
-	if c.Labels["app"] != "x" || c.Labels["from"] != "image" || c.ExternalCreated.Year() != 2026 {
+	if len(c.Labels) != 1 || c.Labels["app"] != "x" || c.ExternalCreated.Year() != 2026 {
 		t.Errorf("labels %v, created %v", c.Labels, c.ExternalCreated)
 	}
 	want := []string{"storage.image.activate", "storage.volume.activate", "compute.instance.activate"}
@@ -82,6 +82,31 @@ func TestLifeOfAContainer(t *testing.T) {
 			t.Errorf("event id %q is used twice", ev.ID)
 		}
 		seen[ev.ID] = true
+	}
+}
+
+func TestNativeContainersAreDrivenToo(t *testing.T) {
+	b := newBench(t, obey)
+	c, err := b.store.Containers.Create(t.Context(), store.Container{
+		UUID: "uuid-one/b7c1", Name: "found", HostID: "1h1", ExternalID: "b7c1", State: store.ContainerStopped, Native: true,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.Start(t.Context(), c.ID); err != nil {
+		t.Fatal(err)
+	}
+	if c = b.settled(c.ID); c.State != store.ContainerRunning || c.MapID == "" || c.Labels["from"] != "image" {
+		t.Errorf("%s %q %v", c.State, c.MapID, c.Labels)
+	}
+	if ev := b.hub.seen()[0]; ev.Name != "compute.instance.activate" || ev.ResourceID != c.MapID {
+		t.Errorf("%s %s: the order key is %q", ev.Name, ev.ResourceID, ev.Key())
+	}
+	if _, err := b.Remove(t.Context(), c.ID, true, nil); err != nil {
+		t.Fatal(err)
+	}
+	if c = b.settled(c.ID); c.State != store.ContainerRemoved {
+		t.Errorf("%s %s", c.State, c.TransitioningMessage)
 	}
 }
 
@@ -365,27 +390,6 @@ func TestAnUnknownOperationIsMarked(t *testing.T) {
 	b := startBench(t, st, obey)
 	if c = b.settled(c.ID); c.State != store.ContainerError || c.TransitioningMessage != interrupted {
 		t.Errorf("%s %q", c.State, c.TransitioningMessage)
-	}
-}
-
-func TestUnclaimedReplySettlesItsStep(t *testing.T) {
-	st := storetest.Open(t)
-	addHost(t, st, "one", store.ConnectionOnline, nil)
-	first := startBench(t, st, hold)
-	c := first.create(`{"imageUuid":"a","pull":"never"}`)
-	eventually(t, "the start is under way", func() bool { return len(first.hub.seen()) == 1 })
-	ev := first.hub.seen()[0]
-	first.stop()
-
-	if err := first.Unclaimed(t.Context(), "1a1", ev, &wire.Reply{Data: goodReply(ev)}); err != nil {
-		t.Fatal(err)
-	}
-	got, _ := st.Containers.Get(c.ID)
-	if got.State != store.ContainerRunning || got.ExternalID != "b7c1" || len(got.Work) != 0 {
-		t.Errorf("%+v", got)
-	}
-	if err := first.Unclaimed(t.Context(), "1a1", &wire.Event{ID: "unknown"}, &wire.Reply{}); err != nil {
-		t.Errorf("a reply that nobody asked for: %v", err)
 	}
 }
 

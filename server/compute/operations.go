@@ -255,8 +255,15 @@ func (e *Engine) change(ctx context.Context, id string, decide func(*store.Conta
 	if e.full() {
 		return nil, &Error{Code: wire.CodeBusy, Text: "too many operations are in progress"}
 	}
+	mapID, err := e.mapID(ctx, id)
+	if err != nil {
+		return nil, err
+	}
 	var w *work
 	c, err := e.store.Containers.Update(ctx, id, func(c *store.Container) error {
+		if c.MapID == "" {
+			c.MapID = mapID
+		}
 		next, err := decide(c, workOf(c.Work))
 		w = next
 		if err != nil {
@@ -278,4 +285,14 @@ func (e *Engine) change(ctx context.Context, id string, decide func(*store.Conta
 		e.launch(id, w.ID, e.drive)
 	}
 	return c, nil
+}
+
+// mapID returns the id under which agents know a container. One that was found on a host has none at first.
+func (e *Engine) mapID(ctx context.Context, id string) (string, error) {
+	c, err := e.store.Containers.Get(id)
+	if err != nil || c.MapID != "" {
+		return "", nil // the caller sees what is wrong
+	}
+	fresh, _, err := e.store.NextID(ctx, store.TypeInstanceHostMap)
+	return fresh, err
 }

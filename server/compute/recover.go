@@ -145,23 +145,3 @@ func (e *Engine) logDelete(err error, id string) {
 		e.log.WithError(err).WithField("id", id).Warn("cannot purge a record")
 	}
 }
-
-// Unclaimed takes a final reply whose caller is gone: the hub hands it over before it forgets the event. The reply of
-// a step that is still recorded is folded into its container; the operation goes on when it is taken up.
-func (e *Engine) Unclaimed(ctx context.Context, _ string, ev *wire.Event, r *wire.Reply) error {
-	for _, c := range e.store.Containers.List() {
-		w := workOf(c.Work)
-		if w == nil || w.EventID != ev.ID {
-			continue
-		}
-		e.mu.Lock()
-		_, driven := e.running[c.ID]
-		e.mu.Unlock()
-		if driven {
-			return nil // whoever drives it asks again under the same id
-		}
-		_, err := e.settle(ctx, c.ID, w, ev, r)
-		return err
-	}
-	return nil
-}

@@ -3,7 +3,6 @@ package compute
 import (
 	"encoding/json"
 	"fmt"
-	"maps"
 	"time"
 
 	"github.com/droverhq/drover/events/wire"
@@ -112,12 +111,7 @@ func (r *instanceReply) merge(c *store.Container) {
 	if t, err := time.Parse(time.RFC3339Nano, in.Created); err == nil {
 		c.ExternalCreated = t.UTC()
 	}
-	if in.Config != nil && len(in.Config.Labels) > 0 {
-		labels := maps.Clone(c.Labels)
-		if labels == nil {
-			labels = map[string]string{}
-		}
-		maps.Copy(labels, in.Config.Labels)
-		c.Labels = labels
+	if c.Native && in.Config != nil {
+		c.Labels = in.Config.Labels // those of a container that the server made stay as they were asked for
 	}
 }
