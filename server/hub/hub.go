@@ -2,27 +2,34 @@ package hub
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
-	"net/http"
+	"fmt"
+	"hash/maphash"
+	"io"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
 	"time"
 
-	"github.com/droverhq/drover/events/wire"
 	"github.com/droverhq/drover/server/store"
 	"github.com/sirupsen/logrus"
 )
 
-var errStub = errors.New("hub: under construction")
+const (
+	goAwayMillis = 1000 // agents come back after at least this
+	shutdownWait = 5 * time.Second
+
+	stateWorkers  = 2
+	reportWorkers = 4
+	lookWorkers   = 4
+)
 
 // Config is what a hub needs. Only Store is required; the zero value of everything else means its default.
 type Config struct {
 	Store   *store.Store
 	Version string // told to Drover agents in the answer to their upgrade
 	Log     logrus.FieldLogger
-	// Unclaimed, if set, gets each final reply whose caller is gone (its context ended, or its server process did) and
-	// whose event was still stored. Calls come one at a time; the reply counts as handed over when it returns nil.
-	Unclaimed func(ctx context.Context, agentID string, ev *wire.Event, r *wire.Reply) error
-	Timings   Timings
+	Timings Timings
 }
 
 // Timings are the hub's times and counts. Zero values mean Rancher's, as noted.
@@ -33,83 +40,271 @@ type Timings struct {
 	DisconnectAfter time.Duration // from reconnecting to disconnected: 180 s
 	Hold            time.Duration // a socket lost for less than this changes no state: 2 s
 	CallTimeout     time.Duration // for events that do not say: 45 s
+	Probe           time.Duration // for an agent's old socket to answer when a second one comes: 2 s
+	Write           time.Duration // for a socket to take what is sent to it: 10 s
+}
+
+func (t Timings) withDefaults() Timings {
+	for _, d := range []struct {
+		v   *time.Duration
+		def time.Duration
+	}{
+		{&t.Ping, 5 * time.Second}, {&t.PingTimeout, 15 * time.Second}, {&t.DisconnectAfter, 180 * time.Second},
+		{&t.Hold, 2 * time.Second}, {&t.CallTimeout, 45 * time.Second}, {&t.Probe, 2 * time.Second}, {&t.Write, 10 * time.Second},
+	} {
+		if *d.v <= 0 {
+			*d.v = d.def
+		}
+	}
+	if t.FailedPings <= 0 {
+		t.FailedPings = 6
+	}
+	return t
 }
 
 // A Hub is the agents' side of one server replica. All methods are safe for concurrent use.
-type Hub struct{ cfg Config }
+type Hub struct {
+	cfg     Config
+	t       Timings
+	store   *store.Store
+	log     logrus.FieldLogger
+	replica uint32 // random, not 0
+	seed    maphash.Seed
+
+	started  chan struct{}   // closed when base and replicas are set
+	base     context.Context // of everything that goes on in the background
+	replicas *store.Replicas
+	closing  chan struct{} // closed when the hub shuts down
+
+	mu       sync.RWMutex // guards what follows
+	agents   map[string]*agent
+	nameSets map[string]map[string]struct{}
+
+	wheel      wheel
+	states     *workQueue[*agent] // whose state is to be written down
+	reports    *workQueue[*agent] // who has a report to be taken in
+	looks      *workQueue[string] // containers to be looked at closely
+	settler    *settler
+	recent     recent
+	claims     claims
+	sockets    sync.WaitGroup // writers, each started while its session's reader runs
+	background group
+
+	buffers, writeBuffers, corkBuffers sync.Pool
+
+	calls, replies, duplicates, late, timeouts atomic.Int64
+	redelivered, slowClosed, staleClosed       atomic.Int64
+	refused, malformed, waiting, quarantined   atomic.Int64
+}
 
 // New checks cfg. It does no I/O.
-func New(cfg Config) (*Hub, error) { return &Hub{cfg: cfg}, nil }
-
-// Run serves until ctx ends: then agents are told to go away, sockets are closed and everything is waited for.
-func (h *Hub) Run(ctx context.Context) error { return errStub }
-
-// ServeWS upgrades the subscribe request of an authenticated agent and takes over its socket. It returns when the
-// upgrade is done or refused: 409 if the agent is connected from another live place, 503 while shutting down.
-func (h *Hub) ServeWS(w http.ResponseWriter, r *http.Request, agentID string) {}
-
-// Call sends an event to an agent, wherever it is connected, and waits for the final reply, the deadline or ctx.
-//
-// It fills in the event's ID, ReplyTo, Time and TimeoutMillis if they are not set; the event is not modified
-// otherwise, and must not be by others while Call runs. An agent that is away gets the event when it is back, if that is before the deadline. Each progress
-// reply extends the deadline by one period and is passed to progress (which may be nil), in order, one at a time,
-// never after Call returned. A final reply that reports a failure is returned like any other, with a nil error.
-//
-// If ctx ends, Call returns its error, and the event lives on until its final reply or its deadline.
-// Errors: ErrTimeout, ErrUnsupported, ErrUnknownAgent, ErrFull, ErrInvalid, ErrClosed. Code gives the wire code.
-func (h *Hub) Call(ctx context.Context, agentID string, ev *wire.Event, progress func(*wire.Reply)) (*wire.Reply, error) {
-	return nil, errStub
+func New(cfg Config) (*Hub, error) {
+	if cfg.Store == nil {
+		return nil, errors.New("hub: no store is given")
+	}
+	if cfg.Log == nil {
+		quiet := logrus.New()
+		quiet.SetOutput(io.Discard)
+		cfg.Log = quiet
+	}
+	buffer := func() any { b := make([]byte, 0, 4<<10); return &b }
+	return &Hub{
+		cfg: cfg, t: cfg.Timings.withDefaults(), store: cfg.Store, log: cfg.Log,
+		replica: 1 + rand.Uint32N(1<<31-2), seed: maphash.MakeSeed(), //nolint:gosec // a name, not a secret
+		started: make(chan struct{}), closing: make(chan struct{}), agents: make(map[string]*agent), nameSets: make(map[string]map[string]struct{}),
+		states: newWorkQueue[*agent](), reports: newWorkQueue[*agent](), looks: newWorkQueue[string](), settler: newSettler(),
+		buffers: sync.Pool{New: buffer}, corkBuffers: sync.Pool{New: buffer},
+	}, nil
 }
 
-// Send sends an event that nobody waits for. It returns when the event is stored; it is pushed at most until its
-// deadline, and counts as done when it was written to the agent's socket.
-func (h *Hub) Send(ctx context.Context, agentID string, ev *wire.Event) error { return errStub }
+// Run serves until ctx ends: then agents are told to go away, sockets are closed and everything is waited for. It is
+// called once. Calls and sockets that come before it wait for it.
+func (h *Hub) Run(ctx context.Context) (err error) {
+	base, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	h.base = base
+	h.replicas, err = h.store.OpenReplicas(ctx, replicaName(h.replica), h.moved)
+	if err != nil {
+		close(h.closing)
+		close(h.started)
+		return fmt.Errorf("hub: %w", err)
+	}
+	stop := func() {}
+	if h.store.Clustered() {
+		if stop, err = h.store.Handle(subject(h.replica), h.handleStarted); err != nil {
+			close(h.closing)
+			close(h.started)
+			return errors.Join(fmt.Errorf("hub: %w", err), h.replicas.Close())
+		}
+	}
+	changes := h.store.Subscribe(base, store.TypeAgent, store.TypeContainer)
+	close(h.started)
 
-// Publish is the door for replies that arrive by POST. It returns nil when the reply is safe, also for a duplicate.
-// ErrForbidden if its name does not begin with "reply.".
-func (h *Hub) Publish(ctx context.Context, agentID string, r *wire.Reply) error { return errStub }
+	var workers sync.WaitGroup
+	workers.Go(func() { h.wheel.run(base, h.t.Ping) })
+	workers.Go(func() { h.housekeep(base) })
+	workers.Go(func() { h.follow(changes) })
+	for range stateWorkers {
+		workers.Go(func() { each(base, h.states, h.writeState) })
+	}
+	for range reportWorkers {
+		workers.Go(func() { each(base, h.reports, h.takeReports) })
+	}
+	for range lookWorkers {
+		workers.Go(func() { each(base, h.looks, h.look) })
+	}
+	settled := make(chan struct{})
+	stopSettling := make(chan struct{})
+	go func() {
+		defer close(settled)
+		h.settler.run(base, stopSettling, h)
+	}()
+	h.watchOverAll()
 
-// A ContainerEvent is what an agent posts about a container that changed.
-type ContainerEvent struct {
-	ExternalID        string          `json:"externalId"`
-	ExternalFrom      string          `json:"externalFrom"`
-	ExternalStatus    string          `json:"externalStatus"` // start, stop, die, kill, destroy
-	ExternalTimestamp int64           `json:"externalTimestamp"`
-	ReportedHostUUID  string          `json:"reportedHostUuid"`
-	Data              json.RawMessage `json:"data,omitempty"`
-	DockerInspect     json.RawMessage `json:"dockerInspect,omitempty"`
+	<-ctx.Done()
+	h.shutdown()
+	close(stopSettling)
+	select {
+	case <-settled:
+	case <-time.After(shutdownWait):
+	}
+	h.settler.end()
+	stop()
+	cancel()
+	<-settled
+	workers.Wait()
+	h.background.close()
+	return h.replicas.Close()
 }
 
-// ContainerEvent brings the container's record up to date. ErrUnknownAgent if there is no such agent, ErrReference if
-// the host is not one of the agent's.
-func (h *Hub) ContainerEvent(ctx context.Context, agentID string, ev ContainerEvent) error {
-	return errStub
+// each calls work for every item of q until ctx ends.
+func each[T comparable](ctx context.Context, q *workQueue[T], work func(context.Context, T)) {
+	for {
+		item, ok := q.next(ctx)
+		if !ok {
+			return
+		}
+		work(ctx, item)
+	}
+}
+
+// handleStarted holds messages back until the hub is complete.
+func (h *Hub) handleStarted(data []byte, answer func([]byte)) {
+	<-h.started
+	h.handle(data, answer)
+}
+
+// watchOverAll follows the state of the agents that were connected when the server, or its predecessor, stopped.
+func (h *Hub) watchOverAll() {
+	for _, rec := range h.store.Agents.List() {
+		if _, held := h.holder(rec.ID); !held {
+			h.watchOver(rec.ID)
+		}
+	}
+}
+
+// closed reports whether the hub shuts down.
+func (h *Hub) closed() bool {
+	select {
+	case <-h.closing:
+		return true
+	default:
+		return false
+	}
+}
+
+// shutdown fails the callers that wait, and ends the sessions.
+func (h *Hub) shutdown() {
+	close(h.closing)
+	sessions := h.wheel.all()
+	for _, s := range sessions {
+		s.goAway()
+	}
+	deadline := time.After(shutdownWait)
+	for _, s := range sessions {
+		select {
+		case <-s.done:
+		case <-deadline:
+			s.kill("the server shuts down")
+			deadline = time.After(0)
+			<-s.done
+		}
+	}
+	// One that attached meanwhile has seen closing, and goes away by itself.
+	for _, s := range h.wheel.all() {
+		s.kill("the server shuts down")
+		<-s.done
+	}
+	h.sockets.Wait()
+}
+
+// all returns the agents that this replica has to do with.
+func (h *Hub) all() []*agent {
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	out := make([]*agent, 0, len(h.agents))
+	for _, a := range h.agents {
+		out = append(out, a)
+	}
+	return out
+}
+
+// housekeep does once a second what only time asks for.
+func (h *Hub) housekeep(ctx context.Context) {
+	ticker := time.NewTicker(min(time.Second, h.t.Ping/5))
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		now := time.Now()
+		h.claims.expire(now)
+		for _, a := range h.all() {
+			a.tick(now)
+			h.sweep(a, now)
+		}
+	}
+}
+
+// sweep ends the events whose deadline passed and that nobody here waits for, and passes those again that another
+// replica did not confirm.
+func (h *Hub) sweep(a *agent, now time.Time) {
+	var expired []*pending
+	again := false
+	a.mu.Lock()
+	for _, p := range a.q.events {
+		switch {
+		case p.w == nil && p.ready && now.After(p.deadline) && !p.gone:
+			expired = append(expired, p)
+		case !p.passed.IsZero() && !p.taken && now.Sub(p.passed) > passAgain:
+			again = true
+		}
+	}
+	if again && a.sess == nil {
+		a.repass()
+	}
+	a.mu.Unlock()
+	for _, p := range expired {
+		h.expire(a, p)
+	}
 }
 
 // Subscribe returns a feed of the changes of records: see store.Store.Subscribe.
-func (h *Hub) Subscribe(ctx context.Context, types ...string) <-chan store.Change { return nil }
-
-// Disconnect closes the agent's socket, on whatever replica it is: after its removal, say.
-func (h *Hub) Disconnect(ctx context.Context, agentID string) error { return errStub }
-
-// LastSeen returns when the agent last made a round trip, as far as this replica knows.
-func (h *Hub) LastSeen(agentID string) time.Time { return time.Time{} }
-
-// Stats are counters since the start of the process, and gauges.
-type Stats struct {
-	Sessions    int   // agents connected here
-	Pending     int   // events that wait for their final reply, callers of this replica
-	Calls       int64 // events taken
-	Replies     int64 // final replies handed to callers
-	Duplicates  int64 // further final replies
-	Late        int64 // final replies after the deadline, or to a caller that is gone
-	Timeouts    int64
-	Redelivered int64 // events pushed again after a reconnect
-	SlowClosed  int64 // sockets closed because they did not drain
-	StaleClosed int64 // sockets closed because they went silent
-	Refused     int64 // connections refused as duplicates
-	Malformed   int64 // frames that were no reply
+func (h *Hub) Subscribe(ctx context.Context, types ...string) <-chan store.Change {
+	return h.store.Subscribe(ctx, types...)
 }
 
-// Stats returns the present numbers.
-func (h *Hub) Stats() Stats { return Stats{} }
+// LastSeen returns when the agent last made a round trip, as far as this replica knows.
+func (h *Hub) LastSeen(agentID string) time.Time {
+	if a := h.known(agentID); a != nil {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		return a.lastSeen
+	}
+	if rec, err := h.store.Agents.Get(agentID); err == nil {
+		return rec.LastSeen
+	}
+	return time.Time{}
+}

@@ -19,6 +19,8 @@ const (
 	// queueSlack is how long an event outlives its deadline in the stream: progress may have extended the deadline, and
 	// a late reply must still find what it answers.
 	queueSlack = time.Hour
+	// putTimeout bounds the storing of one event: a cluster that elects a leader takes some seconds.
+	putTimeout = 30 * time.Second
 	// doneTTL is how long the empty message that replaces an answered event stays.
 	doneTTL = time.Second
 
@@ -60,6 +62,8 @@ func (s *Store) PutEvent(ctx context.Context, ref EventRef, deadline time.Time, 
 	m := nats.NewMsg(ref.subject())
 	m.Header.Set(headerDeadline, strconv.FormatInt(deadline.UnixMilli(), 10))
 	m.Data = data
+	ctx, cancel := context.WithTimeout(ctx, putTimeout)
+	defer cancel()
 	ttl := max(time.Until(deadline), 0).Round(time.Second) + queueSlack
 	ack, err := s.js.PublishMsg(ctx, m, jetstream.WithMsgTTL(ttl))
 	if err != nil {

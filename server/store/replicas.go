@@ -266,19 +266,6 @@ func (r *Replicas) Holder(agentID string) (replica string, ok bool) {
 	return h.replica, true
 }
 
-// Alive returns the replicas that gave a sign of life lately, in no order: this one first.
-func (r *Replicas) Alive() []string {
-	out := []string{r.self}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for replica := range r.seen {
-		if replica != r.self {
-			out = append(out, replica)
-		}
-	}
-	return out
-}
-
 // Close tells the others that this replica holds nobody any more, and waits for its goroutines.
 func (r *Replicas) Close() error {
 	if r.cancel == nil {
