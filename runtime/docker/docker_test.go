@@ -40,6 +40,15 @@ func TestConformance(t *testing.T) {
 	})
 }
 
+// Where the daemon's processes are not visible, as in a container of its own, Exec ends them from inside.
+func TestExecEndWithoutHostProcesses(t *testing.T) {
+	runtimetest.Run(t, func(t *testing.T) runtime.Engine {
+		e := engine(t, docker.Config{})
+		e.HideProcesses(t.TempDir())
+		return e
+	}, runtimetest.Options{Image: image, Prefix: "drover-rtdocker-", Only: []string{"ExecEnd"}})
+}
+
 // sleeper returns a container of the real daemon that sleeps.
 func sleeper(t testing.TB) string {
 	t.Helper()

@@ -186,9 +186,6 @@ func (p *process) inspect(ctx context.Context) (execState, error) {
 	defer cancel()
 	var st execState
 	err := p.engine.getJSON(ctx, p.session, "/exec/"+p.id+"/json", "", &st)
-	if errors.Is(err, runtime.ErrNotFound) {
-		err = &runtime.Error{Kind: runtime.ErrUnavailable, Message: "the daemon has forgotten the process: it was restarted, or the container removed", Cause: err}
-	}
 	return st, err
 }
 
@@ -199,6 +196,8 @@ func (p *process) wait(ctx context.Context) (int, error) {
 	for {
 		st, err := p.inspect(ctx)
 		switch {
+		case errors.Is(err, runtime.ErrNotFound):
+			return 0, &runtime.Error{Kind: runtime.ErrUnavailable, Message: "the daemon has forgotten the process: it was restarted, or the container removed"}
 		case err != nil:
 			return 0, err
 		case !st.Running && st.ExitCode != nil && *st.ExitCode < 0:

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
+	"errors"
 	"io"
 	"os"
 	"path/filepath"
@@ -86,7 +87,7 @@ func (p *process) end(ctx context.Context, conn *hijacked) error {
 	defer cancel()
 	if conn != nil {
 		_ = conn.CloseWrite()
-		if p.gone(ctx, eofGrace) {
+		if p.gone(ctx, eofGrace) && p.mark == "" {
 			return nil
 		}
 	}
@@ -105,13 +106,14 @@ func (p *process) end(ctx context.Context, conn *hijacked) error {
 	return &runtime.Error{Message: "the process still runs after SIGKILL"}
 }
 
-// gone waits until nothing of the process is left, and reports whether that is so.
+// gone waits until nothing of the process is left, and reports whether that is so. Of the children of a process that
+// can only be found by its mark nothing is known.
 func (p *process) gone(ctx context.Context, patience time.Duration) bool {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	for delay := 5 * time.Millisecond; ; delay = min(2*delay, 100*time.Millisecond) {
 		st, err := p.inspect(ctx)
-		if err == nil && !st.Running && len(p.members(st)) == 0 {
+		if errors.Is(err, runtime.ErrNotFound) || err == nil && !st.Running && len(p.members(st)) == 0 {
 			return true
 		}
 		if !pause(ctx, delay) {

@@ -2,6 +2,7 @@ package docker
 
 import (
 	"context"
+	"encoding/json"
 	"slices"
 	"strings"
 
@@ -19,21 +20,35 @@ func (e *Engine) Stats(ctx context.Context, id string) (runtime.Stats, error) {
 	if err != nil {
 		return runtime.Stats{}, err
 	}
-	var sample container.StatsResponse
+	var stats runtime.Stats
 	err = e.read(ctx, op, func(ctx context.Context, s *session) error {
 		query := "stream=0"
 		if versions.GreaterThanOrEqualTo(s.version, "1.41") {
 			query += "&one-shot=1"
 		}
-		return e.getJSON(ctx, s, "/containers/"+id+"/stats", query, &sample)
+		raw, err := e.relay(ctx, s, "/containers/"+id+"/stats", query)
+		if err != nil {
+			return err
+		}
+		stats, err = decodeStats(raw)
+		return err
 	})
 	if err != nil {
 		return runtime.Stats{}, err
 	}
-	if known(sample.Read).IsZero() {
+	if known(stats.Time).IsZero() {
 		return runtime.Stats{}, &runtime.Error{Op: op, Kind: runtime.ErrConflict, Message: "the container does not run"}
 	}
-	return statsOf(&sample), nil
+	return stats, nil
+}
+
+// decodeStats reads what the daemon says of a container's use.
+func decodeStats(raw []byte) (runtime.Stats, error) {
+	var s container.StatsResponse
+	if err := json.Unmarshal(raw, &s); err != nil {
+		return runtime.Stats{}, err
+	}
+	return statsOf(&s), nil
 }
 
 func statsOf(s *container.StatsResponse) runtime.Stats {

@@ -25,10 +25,14 @@ type Options struct {
 	Image string
 	// Prefix begins the names of everything that is made; "" is "rt-". All of it is removed again.
 	Prefix string
+	// Network is the network mode of the containers; "" is "none".
+	Network string
 	// Registry makes images to pull; nil leaves the pulls out.
 	Registry func(t *testing.T) Registry
 	// Without names the tests that the engine cannot pass, and why: "Lifecycle/AutoRemove".
 	Without map[string]string
+	// Only names the groups to run; nil is all.
+	Only []string
 }
 
 // A Registry is what the pulls are tried on.
@@ -47,6 +51,9 @@ func Run(t *testing.T, newEngine func(t *testing.T) runtime.Engine, opts Options
 	if opts.Prefix == "" {
 		opts.Prefix = "rt-"
 	}
+	if opts.Network == "" {
+		opts.Network = "none"
+	}
 	s := &suite{open: newEngine, opts: opts}
 	groups := []struct {
 		name  string
@@ -57,6 +64,9 @@ func Run(t *testing.T, newEngine func(t *testing.T) runtime.Engine, opts Options
 		{"Stats", statsTests}, {"Copy", copyTests}, {"Volume", volumeTests},
 	}
 	for _, g := range groups {
+		if opts.Only != nil && !slices.Contains(opts.Only, g.name) {
+			continue
+		}
 		t.Run(g.name, func(t *testing.T) {
 			for _, test := range g.tests {
 				if _, out := opts.Without[g.name+"/"+test.name]; out {
@@ -111,7 +121,7 @@ func (e *env) spec(cmd ...string) *runtime.ContainerSpec {
 	if len(cmd) == 0 {
 		cmd = []string{"sleep", "1000"}
 	}
-	return &runtime.ContainerSpec{Name: e.name(), Image: e.opts.Image, Cmd: cmd, NetworkMode: "none"}
+	return &runtime.ContainerSpec{Name: e.name(), Image: e.opts.Image, Cmd: cmd, NetworkMode: e.opts.Network}
 }
 
 // create makes a container that is removed at the end.
