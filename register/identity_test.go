@@ -43,6 +43,7 @@ const (
 	fileDocker    = ".dockerenv"
 
 	hostMounts      = "22 1 8:1 / / rw - ext4 /dev/sda1 rw\n"
+	overlayMounts   = "22 1 0:50 / / rw,relatime master:1 - overlay overlay rw\n"
 	containerMounts = hostMounts + "700 600 8:1 /x/hosts /etc/hosts rw - ext4 /dev/sda1 rw\n"
 	mountedID       = containerMounts + "701 600 8:1 /etc/machine-id /etc/machine-id ro - ext4 /dev/sda1 rw\n"
 )
@@ -104,16 +105,26 @@ func TestIdentityFollowsTheMachine(t *testing.T) {
 		"uuid that all boards of a maker have": {
 			bare(machineA, "03000200-0400-0500-0006-000700080009"), bare(machineA, hardwareB), false,
 		},
-		"image not started yet":           {bare("uninitialized", hardwareA), bare(machineA, hardwareA), false},
-		"recreated container":             {container(machineA, hardwareA, "E1"), container(machineB, hardwareA, "E1"), false},
-		"container on a copied machine":   {container(machineA, hardwareA, "E1"), container(machineA, hardwareB, "E1"), true},
-		"container in a copied jail":      {container(machineA, hardwareA, "E1"), container(machineA, hardwareA, "E2"), true},
-		"container, engine down":          {container(machineA, hardwareA, "E1"), machine{self: container(machineA, hardwareA, "").self, engineID: broken}, false},
-		"container gets the host's root":  {container(machineA, hardwareA, "E1"), machine{self: container(machineB, hardwareA, "").self, rootfs: bare(machineB, hardwareA).self, engineID: engine("E9")}, false},
-		"container sees another host":     {machine{self: container("", "", "").self, rootfs: bare(machineA, "").self}, machine{self: container("", "", "").self, rootfs: bare(machineB, "").self}, true},
-		"from the host to a container":    {bare(machineA, hardwareA), container(machineB, hardwareA, "E1"), false},
-		"mounted machine-id":              {machine{self: tree(t, map[string]string{fileMachineID: machineA, fileMounts: mountedID, fileDocker: ""})}, machine{self: tree(t, map[string]string{fileMachineID: machineB, fileMounts: mountedID, fileDocker: ""})}, true},
-		"podman, image's own machine-id":  {machine{self: tree(t, map[string]string{fileMachineID: machineA, "run/.containerenv": ""})}, machine{self: tree(t, map[string]string{fileMachineID: machineB, "run/.containerenv": ""})}, false},
+		"image not started yet":          {bare("uninitialized", hardwareA), bare(machineA, hardwareA), false},
+		"recreated container":            {container(machineA, hardwareA, "E1"), container(machineB, hardwareA, "E1"), false},
+		"container on a copied machine":  {container(machineA, hardwareA, "E1"), container(machineA, hardwareB, "E1"), true},
+		"container in a copied jail":     {container(machineA, hardwareA, "E1"), container(machineA, hardwareA, "E2"), true},
+		"container, engine down":         {container(machineA, hardwareA, "E1"), machine{self: container(machineA, hardwareA, "").self, engineID: broken}, false},
+		"container gets the host's root": {container(machineA, hardwareA, "E1"), machine{self: container(machineB, hardwareA, "").self, rootfs: bare(machineB, hardwareA).self, engineID: engine("E9")}, false},
+		"container sees another host":    {machine{self: container("", "", "").self, rootfs: bare(machineA, "").self}, machine{self: container("", "", "").self, rootfs: bare(machineB, "").self}, true},
+		"from the host to a container":   {bare(machineA, hardwareA), container(machineB, hardwareA, "E1"), false},
+		"mounted machine-id":             {machine{self: tree(t, map[string]string{fileMachineID: machineA, fileMounts: mountedID, fileDocker: ""})}, machine{self: tree(t, map[string]string{fileMachineID: machineB, fileMounts: mountedID, fileDocker: ""})}, true},
+		"podman, image's own machine-id": {machine{self: tree(t, map[string]string{fileMachineID: machineA, "run/.containerenv": ""})}, machine{self: tree(t, map[string]string{fileMachineID: machineB, "run/.containerenv": ""})}, false},
+		"disk of a machine made out of an image": {
+			machine{self: tree(t, map[string]string{fileMachineID: machineA, fileMounts: hostMounts, fileDocker: ""})},
+			machine{self: tree(t, map[string]string{fileMachineID: machineB, fileMounts: hostMounts, fileDocker: ""})},
+			true,
+		},
+		"container of an unusual engine": {
+			machine{self: tree(t, map[string]string{fileMachineID: machineA, fileMounts: overlayMounts, fileDocker: ""})},
+			machine{self: tree(t, map[string]string{fileMachineID: machineB, fileMounts: overlayMounts, fileDocker: ""})},
+			false,
+		},
 		"dbus has the machine-id":         {machine{self: tree(t, map[string]string{"var/lib/dbus/machine-id": machineA})}, bare(machineB, ""), true},
 		"board without firmware, SD card": {machine{self: tree(t, map[string]string{fileMachineID: machineA, "proc/device-tree/serial-number": "10000000abcd1234\x00"})}, machine{self: tree(t, map[string]string{fileMachineID: machineA, "proc/device-tree/serial-number": "10000000abcd1235\x00"})}, true},
 		"nothing is known":                {machine{self: t.TempDir()}, machine{self: t.TempDir()}, false},

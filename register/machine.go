@@ -73,12 +73,13 @@ func (m machine) facts(ctx context.Context) (facts, error) {
 	f.Hardware = digest(firstFact(roots, hardwareUUID,
 		"sys/class/dmi/id/product_uuid", "sys/firmware/devicetree/base/serial-number", "proc/device-tree/serial-number"))
 	ids := []string{"etc/machine-id", "var/lib/dbus/machine-id"}
+	mounts := m.mounts()
 	switch {
 	case m.rootfs != "":
 		f.MachineID = digest(firstFact([]string{m.rootfs}, machineID, ids...))
-	case m.inContainer():
+	case m.inContainer(mounts):
 		// The container's own file came with its image. Only one that was mounted is the host's.
-		mounted := slices.DeleteFunc(ids, func(p string) bool { return !m.mounted("/" + p) })
+		mounted := slices.DeleteFunc(ids, func(p string) bool { return mounts["/"+p] == "" })
 		f.MachineID = digest(firstFact(roots, machineID, mounted...))
 	default:
 		f.MachineID = digest(firstFact(roots, machineID, ids...))
@@ -153,30 +154,41 @@ func digest(fact string) string {
 	return hex.EncodeToString(h.Sum(nil)[:16])
 }
 
-// inContainer reports whether this process' root is an image and not a machine.
-func (m machine) inContainer() bool {
+// inContainer reports whether this process' root is an image and not a machine. mounts is what the method of that name
+// returns.
+func (m machine) inContainer(mounts map[string]string) bool {
+	marked := false
 	for _, mark := range []string{".dockerenv", "run/.containerenv"} {
 		if _, err := os.Stat(filepath.Join(m.self, mark)); err == nil {
+			marked = true
+		}
+	}
+	// Every engine mounts its own files over these. A marker alone is left in the disks of machines too, where they
+	// were made out of an image.
+	for _, path := range []string{"/etc/hosts", "/etc/hostname", "/dev/termination-log"} {
+		if mounts[path] != "" {
 			return true
 		}
 	}
-	// Every engine mounts its own files over these.
-	return m.mounted("/etc/hosts") || m.mounted("/etc/hostname") || m.mounted("/dev/termination-log")
+	return marked && (mounts["/"] == "" || strings.Contains(mounts["/"], "overlay"))
 }
 
-// mounted reports whether something is mounted at path in this process' mount namespace.
-func (m machine) mounted(path string) bool {
+// mounts returns the filesystem types by mount point, or nothing where the kernel does not tell.
+func (m machine) mounts() map[string]string {
 	f, err := os.Open(filepath.Join(m.self, "proc/self/mountinfo"))
 	if err != nil {
-		return false
+		return nil
 	}
 	defer func() { _ = f.Close() }()
+	types := map[string]string{}
 	for lines := bufio.NewScanner(f); lines.Scan(); {
-		if fields := strings.Fields(lines.Text()); len(fields) > 4 && fields[4] == path {
-			return true
+		// See proc(5): the mount point is the fifth field, the type follows the dash that ends the optional ones.
+		fields := strings.Fields(lines.Text())
+		if dash := slices.Index(fields, "-"); dash > 4 && dash+1 < len(fields) {
+			types[fields[4]] = fields[dash+1]
 		}
 	}
-	return false
+	return types
 }
 
 // readSmall reads a file of the kernel, whose size stat does not know.
