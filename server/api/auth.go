@@ -42,28 +42,28 @@ func credentials(r *http.Request) (user, secret string, ok bool) {
 }
 
 // authenticate finds out who sends a request. Whoever fails too often is told to wait, without another look at what
-// they send; other keys from the same address go on working.
+// they send; other keys from the same address, and those that were good before, go on working.
 func (h *Handler) authenticate(r *http.Request, client netip.Addr) (*identity, *apiError) {
 	user, secret, ok := credentials(r)
 	if !ok {
 		return nil, fail(http.StatusUnauthorized, "Unauthorized", "this needs an access key and its secret, or an agent's or registration token's")
 	}
 	user = strings.TrimPrefix(user, keyPrefix)
-	if wait := h.failures.blocked(client, user); wait > 0 {
+	counted := countedUser(user, secret)
+	if wait := h.failures.blocked(client, counted, secret); wait > 0 {
 		return nil, tooMany(wait)
 	}
 	who, err := h.identify(r, user, secret)
 	switch {
 	case err == nil:
+		h.failures.succeeded(client, counted, secret)
 		return who, nil
-	case errors.Is(err, store.ErrExpired):
-		h.failures.failed(client, user)
+	case errors.Is(err, store.ErrExpired): // the secret was right: no guess
 		return nil, fail(http.StatusUnauthorized, "Unauthorized", "the registration token has expired")
 	case errors.Is(err, store.ErrRevoked):
-		h.failures.failed(client, user)
 		return nil, fail(http.StatusUnauthorized, "Unauthorized", "the registration token was revoked")
 	case errors.Is(err, store.ErrCredentials), errors.Is(err, store.ErrNotFound):
-		if wait := h.failures.failed(client, user); wait > 0 {
+		if wait := h.failures.failed(client, counted); wait > 0 {
 			return nil, tooMany(wait)
 		}
 		return nil, fail(http.StatusUnauthorized, "Unauthorized", "the access key or its secret is wrong")
@@ -72,6 +72,15 @@ func (h *Handler) authenticate(r *http.Request, client netip.Addr) (*identity, *
 	e := fail(http.StatusServiceUnavailable, "Service Unavailable", "credentials cannot be checked now")
 	e.RetryAfter = 5 * time.Second
 	return nil, e
+}
+
+// countedUser is the name under which failures are counted: each registration token has its own.
+func countedUser(user, secret string) string {
+	if user != registrationUser {
+		return user
+	}
+	public, _, _ := strings.Cut(secret, ":")
+	return user + ":" + public
 }
 
 func tooMany(wait time.Duration) *apiError {

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"crypto/sha256"
 	"net/netip"
 	"sync"
 	"time"
@@ -15,14 +16,20 @@ const (
 	clientBurst  = 100
 	clientRefill = rate.Limit(2)
 	maxLimits    = 8192
+
+	// Credentials that were good are not limited for this long: someone who guesses from the same address, behind the
+	// same NAT say, does not lock out those who are in.
+	knownFor = time.Hour
+	maxKnown = 16384
 )
 
 // A limiter counts failed logins. A client is an IPv4 address or an IPv6 network of 64 bits.
 type limiter struct {
 	now func() time.Time
 
-	mu     sync.Mutex // guards the following field
+	mu     sync.Mutex // guards the following fields
 	limits map[limitKey]*rate.Limiter
+	known  map[[sha256.Size]byte]time.Time // when credentials were good, by their digest
 }
 
 type limitKey struct {
@@ -31,7 +38,7 @@ type limitKey struct {
 }
 
 func newLimiter(now func() time.Time) *limiter {
-	return &limiter{now: now, limits: map[limitKey]*rate.Limiter{}}
+	return &limiter{now: now, limits: map[limitKey]*rate.Limiter{}, known: map[[sha256.Size]byte]time.Time{}}
 }
 
 func clientNet(client netip.Addr) netip.Prefix {
@@ -43,15 +50,42 @@ func clientNet(client netip.Addr) netip.Prefix {
 	return p
 }
 
-// blocked returns how long a client must wait before it may try user again; 0 means not at all.
-func (l *limiter) blocked(client netip.Addr, user string) time.Duration {
+// blocked returns how long a client must wait before it may try a user's secret; 0 means not at all.
+func (l *limiter) blocked(client netip.Addr, user, secret string) time.Duration {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	lim := l.limits[limitKey{clientNet(client), user}]
 	if lim == nil {
 		return 0
 	}
-	return untilOne(lim, l.now())
+	now := l.now()
+	if at, ok := l.known[credentialKey(client, user, secret)]; ok && now.Sub(at) < knownFor {
+		return 0
+	}
+	return untilOne(lim, now)
+}
+
+// succeeded remembers good credentials.
+func (l *limiter) succeeded(client netip.Addr, user, secret string) {
+	key := credentialKey(client, user, secret)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now := l.now()
+	if at, ok := l.known[key]; ok && now.Sub(at) < knownFor/2 {
+		return
+	}
+	if len(l.known) >= maxKnown {
+		for k, at := range l.known {
+			if len(l.known) >= maxKnown*3/4 || now.Sub(at) >= knownFor {
+				delete(l.known, k)
+			}
+		}
+	}
+	l.known[key] = now
+}
+
+func credentialKey(client netip.Addr, user, secret string) [sha256.Size]byte {
+	return sha256.Sum256([]byte(clientNet(client).String() + "\x00" + user + "\x00" + secret))
 }
 
 // failed counts a failure and returns how long the client must wait, if it failed too often with whatever user.

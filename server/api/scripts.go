@@ -50,23 +50,25 @@ func (h *Handler) serveScript(w *recorder, r *http.Request, t *target) error {
 
 func (h *Handler) serveRegistrationScript(w *recorder, r *http.Request, t *target, token string) error {
 	client := h.proxies.client(r)
-	if wait := h.failures.blocked(client, registrationUser); wait > 0 {
+	counted := countedUser(registrationUser, token)
+	if wait := h.failures.blocked(client, counted, token); wait > 0 {
 		return tooMany(wait)
 	}
 	unknown := fail(http.StatusNotFound, "Not Found", "there is no such script or registration token")
 	if !tokenPattern.MatchString(token) {
-		h.failures.failed(client, registrationUser)
+		h.failures.failed(client, counted)
 		return unknown
 	}
 	_, err := h.store.CheckRegistrationToken(r.Context(), token)
 	switch {
 	case err == nil:
+		h.failures.succeeded(client, counted, token)
 	case errors.Is(err, store.ErrExpired):
 		return fail(http.StatusGone, "Gone", "the registration token has expired")
 	case errors.Is(err, store.ErrRevoked):
 		return fail(http.StatusGone, "Gone", "the registration token was revoked")
 	case errors.Is(err, store.ErrCredentials):
-		h.failures.failed(client, registrationUser)
+		h.failures.failed(client, counted)
 		return unknown
 	default:
 		return err
