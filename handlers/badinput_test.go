@@ -142,9 +142,17 @@ func TestOddValues(t *testing.T) {
 	values := []any{
 		nil, true, "", "x", strings.Repeat("x", 1<<13), json.Number("1e400"), json.Number("-1e400"),
 		json.Number("9223372036854775808"), json.Number("-1"), json.Number("0.5"), json.Number("18446744073709551616"),
-		[]any{}, []any{nil}, []any{map[string]any{}}, map[string]any{}, map[string]any{"": nil}, deep, "\x00", "../../etc", "a:b:c:d:e",
+		[]any{},
+		[]any{nil},
+		[]any{map[string]any{}},
+		map[string]any{},
+		map[string]any{"": nil},
+		deep, "\x00", "../../etc", "a:b:c:d:e",
 	}
 	for _, name := range requests(t) {
+		if name == "activate" {
+			continue // all of its fields are in wide
+		}
 		ev := event(t, name)
 		data := tree(t, ev)
 		for _, n := range nodes("", data, nil) {

@@ -32,7 +32,8 @@ func (h *handlers) cniAddress(ctx context.Context, st runtime.ContainerStatus) (
 			return ip, nil
 		}
 		if time.Now().Add(delay).After(deadline) {
-			return "", fmt.Errorf("Timeout getting IP address") //nolint:staticcheck // servers show this text
+			//lint:ignore ST1005 users of the original agent know this text
+			return "", errors.New("Timeout getting IP address")
 		}
 		select {
 		case <-ctx.Done():

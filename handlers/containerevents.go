@@ -11,11 +11,11 @@ import (
 
 	"github.com/sirupsen/logrus"
 
+	"github.com/droverhq/drover/events"
 	"github.com/droverhq/drover/runtime"
 )
 
-// A Poster creates resources of the server; events.Client is one. An error that has a method StatusCode() int tells
-// the server's HTTP status.
+// A Poster creates resources of the server; [events.Client] is one.
 type Poster interface {
 	Post(ctx context.Context, resourceType string, body any) error
 }
@@ -264,13 +264,13 @@ func (c *ContainerEvents) deliver(ctx context.Context, n runtime.Notice) error {
 // refused reports whether trying again is useless. A 422 is not final as long as the server may not know the host: it
 // learns of it by the first ping.
 func (c *ContainerEvents) refused(err error) bool {
-	var s interface{ StatusCode() int }
-	if !errors.As(err, &s) {
+	var answer *events.APIError
+	if !errors.As(err, &answer) {
 		return false
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	switch code := s.StatusCode(); {
+	switch code := answer.Status; {
 	case code == 422:
 		return c.known
 	case code == 408 || code == 409 || code == 429 || code == 401 || code == 403:

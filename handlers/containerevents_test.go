@@ -13,6 +13,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/droverhq/drover/events"
 	"github.com/droverhq/drover/handlers"
 	"github.com/droverhq/drover/runtime"
 )
@@ -59,11 +60,8 @@ func (f *feed) tell(id, action string) {
 	synctest.Wait()
 }
 
-// status is an error with an HTTP status, as events.Client returns.
-type status int
-
-func (s status) Error() string   { return fmt.Sprint("status ", int(s)) }
-func (s status) StatusCode() int { return int(s) }
+// status is what events.Client returns for a refused post.
+func status(code int) error { return &events.APIError{Status: code} }
 
 // server takes posts as a test wants.
 type server struct {

@@ -39,7 +39,7 @@ type treeDecoder interface {
 // decodeEvent reads an event's data into the struct that dst points to, by the json tags of its fields. Keys match in
 // any case, the exact one first; unknown ones are ignored; null and a missing key leave the zero value. Numbers are
 // also taken from strings, strings from numbers and booleans, booleans from "true", "false", 1 and 0. Anything else is
-// an error that names the field; the tag option "hidden" keeps a field out of that name.
+// an error that names the field; the tag path:"hidden" keeps a field out of that name.
 func decodeEvent(ev *wire.Event, dst any) error {
 	if len(ev.Data) == 0 {
 		return nil
@@ -97,7 +97,8 @@ func decodeStruct(path string, v any, dst reflect.Value) error {
 	}
 	var folded map[string]any
 	for i := range dst.NumField() {
-		name, option, _ := strings.Cut(dst.Type().Field(i).Tag.Get("json"), ",")
+		tag := dst.Type().Field(i).Tag
+		name := tag.Get("json")
 		value, ok := object[name]
 		if !ok {
 			if folded == nil {
@@ -111,7 +112,7 @@ func decodeStruct(path string, v any, dst reflect.Value) error {
 			}
 		}
 		at := path
-		if option != "hidden" {
+		if tag.Get("path") != "hidden" {
 			at = join(path, name)
 		} else if _, isObject := value.(map[string]any); value != nil && !isObject {
 			at = name // only its own type can be wrong, and that needs a name

@@ -94,8 +94,10 @@ func (in instance) event(t testing.TB, name string, process map[string]any) *wir
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &wire.Event{ID: newUUID(), Name: name, ReplyTo: "reply.1", ResourceID: "1ihm50", ResourceType: "instanceHostMap",
-		TimeoutMillis: 120_000, Data: b}
+	return &wire.Event{
+		ID: newUUID(), Name: name, ReplyTo: "reply.1", ResourceID: "1ihm50", ResourceType: "instanceHostMap",
+		TimeoutMillis: 120_000, Data: b,
+	}
 }
 
 // inspected runs an activate and returns dockerd's JSON out of the reply.
@@ -172,17 +174,30 @@ func TestMappingTable(t *testing.T) {
 			{"dnsSearch", []any{"example.org"}, "HostConfig.DnsSearch", []string{"example.org"}},
 			{"dnsOpt", []any{"ndots:2"}, "HostConfig.DnsOptions", []string{"ndots:2"}},
 			{"groupAdd", []any{"65534"}, "HostConfig.GroupAdd", []string{"65534"}},
-			{"logConfig", map[string]any{"driver": "json-file", "config": map[string]any{"max-size": "1m"}}, "HostConfig.LogConfig",
-				map[string]any{"Type": "json-file", "Config": map[string]any{"max-size": "1m"}}},
+			{
+				"logConfig",
+				map[string]any{"driver": "json-file", "config": map[string]any{"max-size": "1m"}},
+				"HostConfig.LogConfig",
+				map[string]any{"Type": "json-file", "Config": map[string]any{"max-size": "1m"}},
+			},
 			{"devices", []any{"/dev/null:/dev/xnull:rw", "/dev/zero"}, "HostConfig.Devices", []map[string]any{
 				{"PathOnHost": "/dev/null", "PathInContainer": "/dev/xnull", "CgroupPermissions": "rw"},
-				{"PathOnHost": "/dev/zero", "PathInContainer": "/dev/zero", "CgroupPermissions": "rwm"}}},
-			{"restartPolicy", map[string]any{"name": "on-failure", "maximumRetryCount": 3}, "HostConfig.RestartPolicy",
-				map[string]any{"Name": "on-failure", "MaximumRetryCount": 3}},
+				{"PathOnHost": "/dev/zero", "PathInContainer": "/dev/zero", "CgroupPermissions": "rwm"},
+			}},
+			{
+				"restartPolicy",
+				map[string]any{"name": "on-failure", "maximumRetryCount": 3},
+				"HostConfig.RestartPolicy",
+				map[string]any{"Name": "on-failure", "MaximumRetryCount": 3},
+			},
 			{"tmpfs", map[string]any{"/run": "size=1m"}, "HostConfig.Tmpfs", map[string]any{"/run": "size=1m"}},
 			{"sysctls", map[string]any{"net.ipv4.ip_forward": "1"}, "HostConfig.Sysctls", map[string]any{"net.ipv4.ip_forward": "1"}},
-			{"ulimits", []any{map[string]any{"name": "nofile", "hard": 200, "soft": 100}}, "HostConfig.Ulimits",
-				[]map[string]any{{"Name": "nofile", "Hard": 200, "Soft": 100}}},
+			{
+				"ulimits",
+				[]any{map[string]any{"name": "nofile", "hard": 200, "soft": 100}},
+				"HostConfig.Ulimits",
+				[]map[string]any{{"Name": "nofile", "Hard": 200, "Soft": 100}},
+			},
 			{"runInit", true, "HostConfig.Init", true},
 			{"healthCmd", []any{"CMD", "true"}, "Config.Healthcheck.Test", []string{"CMD", "true"}},
 			{"healthInterval", 60, "Config.Healthcheck.Interval", int64(60e9)},
@@ -206,8 +221,12 @@ func TestMappingTable(t *testing.T) {
 			{"oomScoreAdj", 100, "HostConfig.OomScoreAdj", 100},
 			{"instance:memoryReservation", 32 << 20, "HostConfig.MemoryReservation", 32 << 20},
 			{"cgroupParent", "/drover-handlers", "HostConfig.CgroupParent", "/drover-handlers"},
-			{"blkioDeviceOptions", map[string]any{"DEFAULT_DISK": map[string]any{"readIops": 100, "writeIops": "200", "readBps": 1 << 20, "writeBps": 2 << 20}},
-				"HostConfig.BlkioDeviceReadIOps", []map[string]any{{"Path": "/dev/vda", "Rate": 100}}},
+			{
+				"blkioDeviceOptions",
+				map[string]any{"DEFAULT_DISK": map[string]any{"readIops": 100, "writeIops": "200", "readBps": 1 << 20, "writeBps": 2 << 20}},
+				"HostConfig.BlkioDeviceReadIOps",
+				[]map[string]any{{"Path": "/dev/vda", "Rate": 100}},
+			},
 		}},
 		{"name spaces", []row{
 			{"pidMode", "host", "HostConfig.PidMode", "host"},
@@ -318,8 +337,12 @@ func TestMappingByKernel(t *testing.T) {
 		{row{"storageOpt", map[string]any{"size": "1G"}, "HostConfig.StorageOpt", map[string]any{"size": "1G"}}, "storage-opt"},
 		{row{"cpuRealtimeRuntime", 950000, "HostConfig.CpuRealtimeRuntime", 950000}, "real-time|rt_runtime"},
 		{row{"blkioWeight", 300, "HostConfig.BlkioWeight", 300}, "weight"},
-		{row{"blkioDeviceOptions", map[string]any{disk: map[string]any{"weight": 200}}, "HostConfig.BlkioWeightDevice",
-			[]map[string]any{{"Path": disk, "Weight": 200}}}, "weight"},
+		{row{
+			"blkioDeviceOptions",
+			map[string]any{disk: map[string]any{"weight": 200}},
+			"HostConfig.BlkioWeightDevice",
+			[]map[string]any{{"Path": disk, "Weight": 200}},
+		}, "weight"},
 		{row{"diskQuota", 1 << 30, "HostConfig.DiskQuota", 1 << 30}, "quota"},
 	} {
 		t.Run(c.field, func(t *testing.T) {

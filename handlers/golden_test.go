@@ -17,8 +17,10 @@ var update = flag.Bool("update", false, "write the golden replies anew")
 // TestGoldenReplies runs each event of testdata and compares the whole reply.
 func TestGoldenReplies(t *testing.T) {
 	running := func(s *stub) {
-		s.add(runtime.ContainerStatus{ID: stubID, Name: "r-test-c861f990", Image: "nginx:latest", Running: true,
-			Labels: map[string]string{handlers.LabelUUID: testUUID}, IP: "172.17.0.2"},
+		s.add(runtime.ContainerStatus{
+			ID: stubID, Name: "r-test-c861f990", Image: "nginx:latest", Running: true,
+			Labels: map[string]string{handlers.LabelUUID: testUUID}, IP: "172.17.0.2",
+		},
 			runtime.Port{IP: "0.0.0.0", PrivatePort: 12201, PublicPort: 32768, Protocol: "udp"},
 			runtime.Port{IP: "::", PrivatePort: 12201, PublicPort: 32768, Protocol: "udp"},
 			runtime.Port{PrivatePort: 8080, Protocol: "tcp"})

@@ -64,8 +64,8 @@ func (h *handlers) instanceReply(ctx context.Context, ev *wire.Event, in *instan
 	if st.Labels[labelCNINetwork] != "" && how.lookup {
 		if ip, err = h.cniAddress(ctx, st); err != nil {
 			// A container that ended meanwhile has no address, and that is no failure of the event.
-			running, rerr := h.runs(ctx, st.ID)
-			if !how.mayFail && (rerr != nil || running) {
+			now, rerr := h.look(ctx, st.ID)
+			if !how.mayFail && (rerr != nil || now.Running) {
 				return nil, fmt.Errorf("address of container %s: %w", st.Name, err)
 			}
 			h.log.WithField("container", st.Name).WithError(err).Info("container has no address")

@@ -44,63 +44,65 @@ func (h *handlers) deactivate(ctx context.Context, ev *wire.Event, _ events.Prog
 		if t := req.ProcessData.Timeout; t != nil {
 			timeout = time.Duration(*t) * time.Second
 		}
-		if err := h.stop(ctx, st, timeout); err != nil {
+		if st, err = h.stop(ctx, st, timeout); err != nil {
 			return nil, err
 		}
-		if st, err = h.state(ctx, st.ID); errors.Is(err, runtime.ErrNotFound) { // made to vanish when it stops
+		if st.ID == "" { // made to vanish when it stops
 			return notFoundReply(ev, in, h.opts.HostIP), nil
-		} else if err != nil {
-			return nil, err
 		}
 	}
 	return h.instanceReply(ctx, ev, in, st, replyIP{})
 }
 
-// stop stops a container, by force if it does not obey. It returns nil only if the container does not run any more.
-func (h *handlers) stop(ctx context.Context, st runtime.ContainerStatus, timeout time.Duration) error {
+// stop stops a container, by force if it does not obey, and returns what it is then: zero if it is gone. The error is
+// nil only if it does not run any more.
+func (h *handlers) stop(ctx context.Context, st runtime.ContainerStatus, timeout time.Duration) (runtime.ContainerStatus, error) {
 	stopErr := h.engine.Stop(ctx, st.ID, &timeout)
 	if stopErr == nil || errors.Is(stopErr, runtime.ErrNotFound) {
-		if running, err := h.runs(ctx, st.ID); err == nil && !running {
-			return nil
+		if after, err := h.look(ctx, st.ID); err == nil && !after.Running {
+			return after, nil
 		}
 	}
-	if err := h.kill(ctx, st.ID); err != nil {
+	after, err := h.kill(ctx, st.ID)
+	if err != nil {
 		if stopErr != nil {
 			err = stopErr // what went wrong first says more
 		}
-		return fmt.Errorf("stop container %s: %w", st.Name, err)
+		return after, fmt.Errorf("stop container %s: %w", st.Name, err)
 	}
 	if stopErr != nil {
 		h.log.WithField("container", st.Name).WithError(stopErr).Warn("container had to be killed")
 	}
-	return nil
+	return after, nil
 }
 
-// kill sends SIGKILL and waits until the container does not run.
-func (h *handlers) kill(ctx context.Context, id string) error {
-	err := h.engine.Kill(ctx, id, "SIGKILL")
+// kill sends SIGKILL, waits until the container does not run, and returns what it is then: zero if it is gone.
+func (h *handlers) kill(ctx context.Context, id string) (after runtime.ContainerStatus, err error) {
+	err = h.engine.Kill(ctx, id, "SIGKILL")
 	if errors.Is(err, runtime.ErrUnsupported) {
 		now := time.Duration(0)
 		err = h.engine.Stop(ctx, id, &now)
 	}
 	switch {
 	case errors.Is(err, runtime.ErrNotFound):
-		return nil
+		return after, nil
 	case err != nil && !errors.Is(err, runtime.ErrConflict):
-		return err
+		return after, err
 	}
-	return poll(ctx, killWait, "the container still runs after SIGKILL", func() (bool, error) {
-		running, err := h.runs(ctx, id)
-		return !running, err
+	err = poll(ctx, killWait, "the container still runs after SIGKILL", func() (bool, error) {
+		after, err = h.look(ctx, id)
+		return !after.Running, err
 	})
+	return after, err
 }
 
-func (h *handlers) runs(ctx context.Context, id string) (bool, error) {
-	st, err := h.engine.State(ctx, id)
+// look is state for a container that may be gone: it is zero then.
+func (h *handlers) look(ctx context.Context, id string) (runtime.ContainerStatus, error) {
+	st, err := h.state(ctx, id)
 	if errors.Is(err, runtime.ErrNotFound) {
-		return false, nil
+		return runtime.ContainerStatus{}, nil
 	}
-	return st.Running, err
+	return st, err
 }
 
 // poll asks until done says yes or fails, at growing intervals; after limit it fails with the text.
@@ -158,11 +160,8 @@ func (h *handlers) destroy(ctx context.Context, st runtime.ContainerStatus) erro
 		// Somebody else removes it already, or it could not be killed at once.
 		conflict := err
 		err = poll(ctx, killWait, "", func() (bool, error) {
-			_, err := h.engine.State(ctx, st.ID)
-			if errors.Is(err, runtime.ErrNotFound) {
-				return true, nil
-			}
-			return false, err
+			after, err := h.look(ctx, st.ID)
+			return after.ID == "", err
 		})
 		if err != nil && ctx.Err() == nil {
 			err = conflict
@@ -195,7 +194,7 @@ func (h *handlers) forceStop(ctx context.Context, ev *wire.Event, _ events.Progr
 		h.log.WithField("container", st.Name).Warn("the agent does not stop its own container")
 		return nil, fmt.Errorf("container %s is the agent's own and is not stopped: %w", st.Name, runtime.ErrConflict)
 	}
-	if err := h.kill(ctx, st.ID); err != nil {
+	if _, err := h.kill(ctx, st.ID); err != nil {
 		return nil, fmt.Errorf("force container %s to stop: %w", st.Name, err)
 	}
 	return nil, nil

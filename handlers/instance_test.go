@@ -43,8 +43,10 @@ func wantCalls(t testing.TB, s *stub, want ...string) {
 }
 
 func testContainer(running bool) runtime.ContainerStatus {
-	return runtime.ContainerStatus{ID: stubID, Name: "r-test-c861f990", Image: "nginx:latest", Running: running, Status: "exited",
-		Labels: map[string]string{handlers.LabelUUID: testUUID}}
+	return runtime.ContainerStatus{
+		ID: stubID, Name: "r-test-c861f990", Image: "nginx:latest", Running: running, Status: "exited",
+		Labels: map[string]string{handlers.LabelUUID: testUUID},
+	}
 }
 
 // TestWideSpec holds everything that the widest request says to the engine.

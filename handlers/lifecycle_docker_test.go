@@ -68,8 +68,10 @@ func TestLifeOnDocker(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, q := range []string{`{"id":"` + id + `"}`, `{"id":"gone","name":"r-` + prefix + `web-` + strings.Split(in["uuid"].(string), "-")[0] + `"}`} {
-		reply := mustServe(t, r, &wire.Event{ID: "1", Name: handlers.EventInstanceInspect, ReplyTo: "reply.1", ResourceType: "instanceInspect",
-			Data: json.RawMessage(`{"instanceInspect":` + q + `}`)})
+		reply := mustServe(t, r, &wire.Event{
+			ID: "1", Name: handlers.EventInstanceInspect, ReplyTo: "reply.1", ResourceType: "instanceInspect",
+			Data: json.RawMessage(`{"instanceInspect":` + q + `}`),
+		})
 		if got := string(reply.Data); got != `{"instanceInspect":`+strings.TrimSpace(string(want))+`}` {
 			t.Errorf("inspect relayed %.200s", got)
 		}
@@ -151,10 +153,14 @@ func TestOwnContainerOnDocker(t *testing.T) {
 		r := newRouter(e, handlers.Options{Self: []string{"", "other", self}})
 		mustServe(t, r, in.event(t, handlers.EventInstanceDeactivate, nil))
 		mustServe(t, r, in.event(t, handlers.EventInstanceRemove, nil))
-		wantError(t, serve(t, r, &wire.Event{ID: "3", Name: handlers.EventInstanceForceStop, ReplyTo: "reply.1",
-			Data: json.RawMessage(`{"instanceForceStop":{"id":"` + id + `"}}`)}), wire.CodeConflict, "the agent's own")
-		mustServe(t, r, &wire.Event{ID: "4", Name: handlers.EventVolumeRemove, ReplyTo: "reply.1",
-			Data: json.RawMessage(`{"volumeStoragePoolMap":{"volume":{"deviceNumber":0,"instance":{"uuid":"` + in["uuid"].(string) + `"}}}}`)})
+		wantError(t, serve(t, r, &wire.Event{
+			ID: "3", Name: handlers.EventInstanceForceStop, ReplyTo: "reply.1",
+			Data: json.RawMessage(`{"instanceForceStop":{"id":"` + id + `"}}`),
+		}), wire.CodeConflict, "the agent's own")
+		mustServe(t, r, &wire.Event{
+			ID: "4", Name: handlers.EventVolumeRemove, ReplyTo: "reply.1",
+			Data: json.RawMessage(`{"volumeStoragePoolMap":{"volume":{"deviceNumber":0,"instance":{"uuid":"` + in["uuid"].(string) + `"}}}}`),
+		})
 		if st, err := e.State(t.Context(), id); err != nil || !st.Running {
 			t.Fatalf("known as %q the agent ended itself: %+v, %v", self, st, err)
 		}

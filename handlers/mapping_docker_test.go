@@ -16,12 +16,14 @@ import (
 func nics(kind, name string) []any {
 	return []any{
 		map[string]any{"deviceNumber": 1, "macAddress": "02:00:00:00:00:99", "network": map[string]any{"kind": "other"}},
-		map[string]any{"deviceNumber": 0, "macAddress": "02:03:04:05:06:07",
+		map[string]any{
+			"deviceNumber": 0, "macAddress": "02:03:04:05:06:07",
 			"ipAddresses": []any{
 				map[string]any{"role": "secondary", "address": "10.42.9.9", "subnet": map[string]any{"cidrSize": 8}},
 				map[string]any{"role": "primary", "address": "10.42.10.10", "subnet": map[string]any{"cidrSize": 16}},
 			},
-			"network": map[string]any{"kind": kind, "name": name}},
+			"network": map[string]any{"kind": kind, "name": name},
+		},
 	}
 }
 
@@ -116,8 +118,10 @@ func TestVolumesOnDocker(t *testing.T) {
 	in := newInstance(t, e)
 	in.fields()["dataVolumes"] = []any{"/anon", "/tmp:/host", "/etc:/conf:ro", name + ":/named", "/var/lib/docker:/var/lib/docker:ro"}
 	in["dataVolumesFromContainers"] = []any{from, map[string]any{"uuid": newUUID(), "name": "gone"}}
-	in["volumesFromDataVolumeMounts"] = []any{map[string]any{"name": name, "deviceNumber": 1,
-		"data": map[string]any{"fields": map[string]any{"driver": "local", "driverOpts": map[string]any{"type": "tmpfs", "device": "tmpfs"}}}}}
+	in["volumesFromDataVolumeMounts"] = []any{map[string]any{
+		"name": name, "deviceNumber": 1,
+		"data": map[string]any{"fields": map[string]any{"driver": "local", "driverOpts": map[string]any{"type": "tmpfs", "device": "tmpfs"}}},
+	}}
 	m := inspected(t, e, handlers.Options{DockerRoot: "/opt"}, in)
 
 	wantBinds := []string{"/tmp:/host:rw", "/etc:/conf:ro", name + ":/named:rw", "/opt:/var/lib/docker:ro", "/opt:/opt:ro"}
@@ -183,7 +187,8 @@ func TestEnvironmentOnDocker(t *testing.T) {
 		"linkName":       "My-db",
 		"targetInstance": map[string]any{"uuid": "x", "data": map[string]any{"dockerInspect": map[string]any{"Config": map[string]any{"Env": []any{"PASS=a=b", "HOME=/x", "PATH=/y", "Q_NAME=/cattle/q", "Q_PORT=tcp://q:1", "NOVALUE"}}}}},
 		"data": map[string]any{"fields": map[string]any{"instanceNames": []any{"st_db_1"}, "ports": []any{
-			map[string]any{"privatePort": 3306, "protocol": "tcp"}, map[string]any{"privatePort": "53", "protocol": "udp"}}}},
+			map[string]any{"privatePort": 3306, "protocol": "tcp"}, map[string]any{"privatePort": "53", "protocol": "udp"},
+		}}},
 	}}
 	m := inspected(t, e, handlers.Options{ConfigURL: "http://10.0.0.1:8080/v1", ProxyEnv: []string{"http_proxy=theirs", "no_proxy=a,b"}}, in)
 	var env []string

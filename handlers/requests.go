@@ -14,7 +14,7 @@ type processData struct {
 type instanceRequest struct {
 	Map struct {
 		Instance *instance `json:"instance"`
-	} `json:"instanceHostMap,hidden"`
+	} `json:"instanceHostMap" path:"hidden"`
 	ProcessData processData `json:"processData"`
 }
 
@@ -62,7 +62,7 @@ type pullRequest struct {
 type imageRequest struct {
 	Map struct {
 		Image *image `json:"image"`
-	} `json:"imageStoragePoolMap,hidden"`
+	} `json:"imageStoragePoolMap" path:"hidden"`
 	ProcessData processData `json:"processData"`
 }
 
@@ -119,7 +119,7 @@ func (c *credential) auth() *runtime.RegistryAuth {
 type volumeRequest struct {
 	Map struct {
 		Volume *volume `json:"volume"`
-	} `json:"volumeStoragePoolMap,hidden"`
+	} `json:"volumeStoragePoolMap" path:"hidden"`
 }
 
 // volume is a volume as the server knows it.

@@ -32,9 +32,8 @@ type stub struct {
 }
 
 type stubContainer struct {
-	status  runtime.ContainerStatus
-	ports   []runtime.Port
-	volumes bool // Remove took the anonymous ones
+	status runtime.ContainerStatus
+	ports  []runtime.Port
 }
 
 const (
@@ -56,8 +55,10 @@ func newStub() *stub {
 	return &stub{
 		containers: map[string]*stubContainer{},
 		images: map[string]runtime.ImageConfig{
-			"nginx:latest": {ID: "sha256:aaaa", RepoTags: []string{"nginx:latest"}, Entrypoint: []string{"/entry"}, Cmd: []string{"nginx", "-g"},
-				ExposedPorts: []runtime.Port{{PrivatePort: 80, Protocol: "tcp"}}},
+			"nginx:latest": {
+				ID: "sha256:aaaa", RepoTags: []string{"nginx:latest"}, Entrypoint: []string{"/entry"}, Cmd: []string{"nginx", "-g"},
+				ExposedPorts: []runtime.Port{{PrivatePort: 80, Protocol: "tcp"}},
+			},
 		},
 		volumes: map[string]runtime.Volume{},
 		info:    runtime.Info{Version: "20.10.24", RootDir: "/var/lib/docker"},
