@@ -56,7 +56,7 @@ func cleanupContext(t testing.TB) context.Context {
 type instance map[string]any
 
 // newInstance is a busybox that sleeps; it is removed when the test ends.
-func newInstance(t testing.TB, e *docker.Engine) instance {
+func newInstance(t testing.TB, e runtime.Engine) instance {
 	in := instance{
 		"id": 1, "name": prefix + "web", "uuid": newUUID(),
 		"data": map[string]any{"fields": map[string]any{

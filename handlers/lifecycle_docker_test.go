@@ -18,6 +18,7 @@ import (
 	"github.com/droverhq/drover/handlers"
 	"github.com/droverhq/drover/runtime"
 	"github.com/droverhq/drover/runtime/docker"
+	"github.com/droverhq/drover/runtime/fake"
 )
 
 // reported returns what a reply says of the instance.
@@ -27,8 +28,15 @@ func reported(t testing.TB, reply *wire.Reply, path ...string) any {
 }
 
 // TestLifeOnDocker walks one instance through its life, with each event twice: the second finds it done.
-func TestLifeOnDocker(t *testing.T) {
-	e := dockerEngine(t)
+func TestLifeOnDocker(t *testing.T) { testLife(t, dockerEngine(t)) }
+
+func TestLifeOnFake(t *testing.T) {
+	e := fake.New(fake.WithImages(testImage))
+	t.Cleanup(func() { e.Close() })
+	testLife(t, e)
+}
+
+func testLife(t *testing.T, e runtime.Engine) {
 	cache := runtime.NewCache(runtime.CacheConfig{Source: e, Index: []string{handlers.LabelUUID}})
 	ctx, cancel := context.WithCancel(t.Context())
 	ran := make(chan error, 1)
