@@ -96,7 +96,7 @@ func sampled() *host {
 	return h
 }
 
-func docker() *engine {
+func dockerInfo() *engine {
 	return &engine{info: runtime.Info{
 		Version: "20.10.24+dfsg1", BuildID: "5d6db84", StorageDriver: "overlay2", OperatingSystem: "Debian GNU/Linux 12 (bookworm)",
 		KernelVersion: "5.10.0-28-amd64", RootDir: "/var/lib/docker",
@@ -106,8 +106,10 @@ func docker() *engine {
 func someContainers() *list {
 	at := time.Unix(1700000000, 0)
 	return &list{healthy: true, containers: []runtime.ContainerSummary{
-		{ID: "aaaa", Names: []string{"r-web-1"}, Image: "nginx", State: "running", Created: at,
-			Labels: map[string]string{"io.rancher.container.uuid": "c861f990"}},
+		{
+			ID: "aaaa", Names: []string{"r-web-1"}, Image: "nginx", State: "running", Created: at,
+			Labels: map[string]string{"io.rancher.container.uuid": "c861f990"},
+		},
 		{ID: "bbbb", Names: []string{"native"}, Image: "redis:7", State: "exited", Created: at},
 		{ID: "cccc", Image: "x", State: "paused", Created: at},
 		{ID: "dddd", Names: []string{"new"}, Image: "x", State: "created", Created: at},
@@ -119,7 +121,7 @@ func config() Config {
 	return Config{
 		HostUUID: "77218982", PhysicalHostUUID: "11111111", Hostname: "node1", HostIP: "10.0.0.5",
 		AgentImage: "rancher/agent:v1.2.11", HostLabels: map[string]string{"zone": "a"},
-		Containers: someContainers(), Engine: docker(), Host: sampled(),
+		Containers: someContainers(), Engine: dockerInfo(), Host: sampled(),
 	}
 }
 
@@ -140,8 +142,10 @@ func start(t testing.TB, cfg Config) *Reporter {
 }
 
 func request(options string) *wire.Event {
-	return &wire.Event{ID: "1", Name: "ping", ReplyTo: "reply.1", ResourceID: "1a2", ResourceType: "agent",
-		Data: json.RawMessage(`{"options":` + options + `,"resources":[]}`)}
+	return &wire.Event{
+		ID: "1", Name: "ping", ReplyTo: "reply.1", ResourceID: "1a2", ResourceType: "agent",
+		Data: json.RawMessage(`{"options":` + options + `,"resources":[]}`),
+	}
 }
 
 func ask(t testing.TB, r *Reporter, options string) []byte {
@@ -282,7 +286,7 @@ func TestAnswersFollowTheirSources(t *testing.T) {
 func TestNothingBlocks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cfg := config()
-		e := docker()
+		e := dockerInfo()
 		e.wait = make(chan struct{})
 		cfg.Engine, cfg.HostIP = e, "node1.example"
 		cfg.Lookup = func(ctx context.Context, _ string) ([]string, error) {
