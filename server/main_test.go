@@ -129,6 +129,14 @@ func (a *answer) data() []map[string]any {
 // as is a user and secret joined by a colon; "" sends none.
 func (s *site) do(method, path, as string, body any, headers ...string) *answer {
 	s.t.Helper()
+	a, err := s.try(method, path, as, body, headers...)
+	if err != nil {
+		s.t.Fatalf("%s %s: %v", method, path, err)
+	}
+	return a
+}
+
+func (s *site) try(method, path, as string, body any, headers ...string) (*answer, error) {
 	var in io.Reader
 	switch b := body.(type) {
 	case nil:
@@ -139,7 +147,7 @@ func (s *site) do(method, path, as string, body any, headers ...string) *answer 
 	default:
 		raw, err := json.Marshal(b)
 		if err != nil {
-			s.t.Fatal(err)
+			return nil, err
 		}
 		in = bytes.NewReader(raw)
 	}
@@ -148,7 +156,7 @@ func (s *site) do(method, path, as string, body any, headers ...string) *answer 
 	}
 	r, err := http.NewRequest(method, path, in)
 	if err != nil {
-		s.t.Fatal(err)
+		return nil, err
 	}
 	if as != "" {
 		user, secret, _ := strings.Cut(as, ":")
@@ -164,16 +172,16 @@ func (s *site) do(method, path, as string, body any, headers ...string) *answer 
 	noRedirects.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	res, err := noRedirects.Do(r)
 	if err != nil {
-		s.t.Fatalf("%s %s: %v", method, path, err)
+		return nil, err
 	}
 	defer res.Body.Close()
 	raw, err := io.ReadAll(res.Body)
 	if err != nil {
-		s.t.Fatalf("%s %s: %v", method, path, err)
+		return nil, err
 	}
 	a := &answer{status: res.StatusCode, header: res.Header, text: string(raw)}
 	_ = json.Unmarshal(raw, &a.body)
-	return a
+	return a, nil
 }
 
 // must is do for requests that have to succeed.

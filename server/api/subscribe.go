@@ -155,6 +155,11 @@ func (q *request) feed(ctx context.Context, conn *websocket.Conn, changes <-chan
 	for {
 		select {
 		case <-ctx.Done():
+			select {
+			case <-q.h.closing:
+				bye(websocket.CloseGoingAway, "the server is shutting down")
+			default:
+			}
 			return
 		case <-q.h.closing:
 			bye(websocket.CloseGoingAway, "the server is shutting down")
