@@ -409,7 +409,7 @@ func (s *suite) lifecycle(ctx context.Context, r *Report) error {
 			if err != nil {
 				return err
 			}
-			return errors.Join(s.raw.start(ctx, id), s.raw.stop(ctx, id, 0), s.raw.remove(ctx, id))
+			return errors.Join(s.raw.start(ctx, id), s.raw.kill(ctx, id), s.raw.remove(ctx, id))
 		}))
 		if err != nil {
 			return err
