@@ -325,6 +325,8 @@ func sortRows(s *schema, self string, query url.Values, rows []map[string]any) (
 		switch x, y := a[name], b[name]; {
 		case x == nil || y == nil:
 			n = cmp.Compare(boolInt(x != nil), boolInt(y != nil))
+		case name == "id": // 1h2 comes before 1h10
+			n = cmp.Or(cmp.Compare(len(plain(x)), len(plain(y))), strings.Compare(plain(x), plain(y)))
 		default:
 			n = compare(plain(x), plain(y))
 		}

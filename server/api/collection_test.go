@@ -67,6 +67,7 @@ func TestCollectionQueries(t *testing.T) {
 		"sort=name":                      "1h3 1h2 1h1",
 		"sort=memory&order=desc":         "1h3 1h2 1h1",
 		"sort=memory&order=DESC&limit=1": "1h3",
+		"sort=id&order=desc":             "1h3 1h2 1h1",
 		"limit=2":                        "1h1 1h2",
 		"limit=2&marker=m2":              "1h3",
 		"limit=-1":                       "1h1 1h2 1h3",

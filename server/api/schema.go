@@ -160,7 +160,7 @@ func (fs fieldSet) enum(name string, options ...string) fieldSet {
 
 // common adds what every stored resource has.
 func (fs fieldSet) common() fieldSet {
-	return fs.read("id int", "type string", "baseType string", "uuid string", "kind string", "state enum", "created date",
+	return fs.read("id string", "type string", "baseType string", "uuid string", "kind string", "state enum", "created date",
 		"removed date", "accountId reference[account]", "transitioning enum", "transitioningMessage string",
 		"transitioningProgress int", "data map[json]").update("name string", "description string")
 }
