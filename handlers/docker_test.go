@@ -150,6 +150,12 @@ type row struct {
 // group share a container.
 func TestMappingTable(t *testing.T) {
 	e := dockerEngine(t)
+	t.Cleanup(func() { // a daemon leaves the parent of its containers' groups behind
+		groups, _ := filepath.Glob("/sys/fs/cgroup/*/drover-handlers")
+		for _, dir := range append(groups, "/sys/fs/cgroup/drover-handlers") {
+			_ = os.Remove(dir)
+		}
+	})
 	groups := []struct {
 		name string
 		rows []row

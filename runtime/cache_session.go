@@ -180,11 +180,12 @@ func (s *session) apply(n Notice) bool {
 		}
 		c.putLocked(sum, c.seq)
 	}
-	if n.Action != "kill" && n.Action != "stop" {
+	switch n.Action {
+	case "create", "start", "restart", "die", "pause", "unpause", "rename", "update", "health_status":
 		s.dirty[n.ID] = struct{}{}
 		return true
 	}
-	return false
+	return false // an attach, a copy, a signal: nothing that a list shows
 }
 
 func (s *session) takeDirty() []string {
