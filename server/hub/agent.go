@@ -57,6 +57,7 @@ func (h *Hub) agent(id string) (*agent, error) {
 		health:   health{state: rec.Connection, since: rec.Since},
 		lastSeen: rec.LastSeen, version: rec.Version, drover: rec.Drover, remote: rec.RemoteAddr,
 	}
+	a.q.shared = h.store.Clustered()
 	h.agents[id] = a
 	return a, nil
 }

@@ -209,8 +209,14 @@ func (h *Hub) attach(s *session, r *http.Request) {
 	log.Info("hub: agent connected")
 }
 
-// replay takes in what the store's queue holds for the agent.
+// replay takes in what the store's queue holds for the agent, unless all of it is known.
 func (h *Hub) replay(ctx context.Context, a *agent) error {
+	a.mu.Lock()
+	complete := a.q.complete
+	a.mu.Unlock()
+	if complete {
+		return nil
+	}
 	now := time.Now()
 	err := h.store.Events(ctx, a.id, func(q store.QueuedEvent) error {
 		ev, err := wire.DecodeEvent(q.Data)

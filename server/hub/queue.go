@@ -74,6 +74,8 @@ type queue struct {
 	turns    []*pending            // serial: their resource is kept for them
 	inFlight int
 	open     bool // connected, and what waited is in line
+	shared   bool // other replicas may store events for the agent, and push them
+	complete bool // all that is in the store's queue is here too
 
 	settling map[string][]func(error) // answered, still in the store's queue; called when they are not any more
 	replay   map[string]struct{}      // answered since a replay began; nil: none is under way
@@ -206,6 +208,7 @@ func (q *queue) connect(serial bool) {
 func (q *queue) begin() {
 	q.realign()
 	q.open = true
+	q.complete = !q.shared
 	q.replay = nil
 }
 
@@ -222,13 +225,13 @@ func (q *queue) realign() {
 	})
 }
 
-// disconnect closes the line. Events that nobody here waits for are forgotten: they are in the store's queue, or with
-// the replica that they came from.
+// disconnect closes the line. Where other replicas may be the next to push them, events that nobody here waits for are
+// forgotten: they are in the store's queue, or with the replica that they came from.
 func (q *queue) disconnect() {
 	q.open = false
 	for _, p := range q.events {
 		p.sent = false
-		if p.w == nil && (p.origin != 0 || p.durable && p.ready) {
+		if q.shared && p.w == nil && (p.origin != 0 || p.durable && p.ready) {
 			q.remove(p)
 		}
 	}

@@ -158,13 +158,6 @@ func (s *session) write() {
 
 func (s *session) writeBatch(batch []item, acks []string) error {
 	s.cork.cork()
-	for len(acks) > 0 {
-		n := min(len(acks), 256)
-		if err := s.conn.WriteMessage(websocket.TextMessage, wire.AppendAck(nil, wire.Ack{IDs: acks[:n]})); err != nil {
-			return err
-		}
-		acks = acks[n:]
-	}
 	for _, it := range batch {
 		var err error
 		switch it.kind {
@@ -184,6 +177,15 @@ func (s *session) writeBatch(batch []item, acks []string) error {
 			s.mu.Unlock()
 			return err
 		}
+	}
+	// Acknowledgements come last: an event that is pushed again while its reply is on the way must not arrive after
+	// the agent was told to forget it.
+	for len(acks) > 0 {
+		n := min(len(acks), 256)
+		if err := s.conn.WriteMessage(websocket.TextMessage, wire.AppendAck(nil, wire.Ack{IDs: acks[:n]})); err != nil {
+			return err
+		}
+		acks = acks[n:]
 	}
 	return s.cork.uncork()
 }

@@ -338,7 +338,7 @@ func (a *Agent) answer(ctx context.Context, srv *Server, ev *wire.Event, data an
 		a.answered[ev.ID] = frame
 		delete(a.running, ev.ID)
 		delete(a.locked, ev.Key())
-		if !a.cfg.Original {
+		if !a.cfg.Original && ev.ReplyTo != "" {
 			a.unacked[ev.ID] = frame
 		}
 	}
