@@ -1,0 +1,149 @@
+package e2e
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+// TestDev is the main job: one command, and in a second terminal everything works without a flag.
+func TestDev(t *testing.T) {
+	u := newUser(t)
+	args := []string{"dev", "--listen", fmt.Sprintf("127.0.0.1:%d", freePort(t)), "--data", filepath.Join(u.dir, "data")}
+	began := time.Now()
+	p := u.start(args...)
+	screen := p.says("In a second terminal")
+	t.Logf("screen after %v:\n%s", time.Since(began), screen)
+	for _, want := range []string{"Server", "https://127.0.0.1:", "Admin key", "ak_", "docker run ", "/v1/scripts/", "CATTLE_CA_CHECKSUM=", "Data", u.dir} {
+		if !strings.Contains(screen, want) {
+			t.Errorf("the screen has no %q", want)
+		}
+	}
+	if fi, err := os.Stat(filepath.Join(u.dir, "config/drover/contexts.yaml")); err != nil || fi.Mode().Perm() != 0o600 {
+		t.Errorf("context file: %v, %v", fi, err)
+	}
+	first := u.online(1)[0]
+	if first.Name == "" || !strings.HasPrefix(first.Engine, "docker ") || first.Version == "" {
+		t.Errorf("host %+v", first)
+	}
+	if r := u.run("health", "--state-dir", filepath.Join(u.dir, "data")); r.code != 0 || !strings.HasPrefix(r.out, "ok: server: connected; engine: answers") {
+		t.Errorf("health: %+v", r)
+	}
+
+	name := prefix(t)
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata",
+		Setup: func(e *testscript.Env) error {
+			e.Setenv("XDG_CONFIG_HOME", filepath.Join(u.dir, "config"))
+			e.Setenv("HOME", e.WorkDir)
+			e.Setenv("IMAGE", image)
+			e.Setenv("NAME", fmt.Sprintf("%s-%s", name, filepath.Base(e.WorkDir)))
+			e.Setenv("HOST", first.Name)
+			e.Setenv("SERVER", strings.TrimRight("https://"+args[2], "/"))
+			return nil
+		},
+	})
+	if t.Failed() {
+		return
+	}
+
+	p.stop(os.Interrupt)
+	if strings.Contains(p.log.String(), "panic") {
+		t.Errorf("log:\n%s", p.log.String())
+	}
+	if r := u.run("hosts"); r.code != 1 || !strings.Contains(r.err, "is it running?") {
+		t.Errorf("hosts without a server: %+v", r)
+	}
+
+	// A second start finds the same host, and does not show the key again.
+	p = u.start(args...)
+	screen = p.says("In a second terminal")
+	if strings.Contains(screen, "ak_") || !strings.Contains(screen, "--new-admin-key") {
+		t.Errorf("second screen:\n%s", screen)
+	}
+	if again := u.online(1); len(again) != 1 || again[0].ID != first.ID || again[0].UUID != first.UUID {
+		t.Errorf("second start: %+v, first %+v", again, first)
+	}
+	p.stop(syscall.SIGTERM)
+
+	// A lost context file is no lost server: the key is replaced.
+	if err := os.RemoveAll(filepath.Join(u.dir, "config")); err != nil {
+		t.Fatal(err)
+	}
+	p = u.start(args...)
+	if screen := p.says("In a second terminal"); !strings.Contains(screen, "ak_") {
+		t.Errorf("third screen:\n%s", screen)
+	}
+	u.online(1)
+	p.stop(os.Interrupt)
+}
+
+// TestDevWithoutEngine starts where no dockerd is.
+func TestDevWithoutEngine(t *testing.T) {
+	u := newUser(t)
+	p := u.start("dev", "--listen", "127.0.0.1:0", "--data", filepath.Join(u.dir, "data"), "--docker-sock", "unix://"+filepath.Join(u.dir, "none.sock"))
+	screen := p.says("In a second terminal")
+	if !strings.Contains(screen, "dockerd does not answer at unix://"+u.dir) {
+		t.Errorf("the screen does not say that there is no engine:\n%s", screen)
+	}
+	if r := u.run("health", "--state-dir", filepath.Join(u.dir, "data")); r.code != 1 {
+		t.Errorf("health without an engine: %+v", r)
+	}
+	if r := u.run("health", "--live", "--state-dir", filepath.Join(u.dir, "data")); r.code != 0 {
+		t.Errorf("health --live: %+v", r)
+	}
+	p.stop(os.Interrupt)
+}
+
+// TestDevJSON gives a program what a person sees.
+func TestDevJSON(t *testing.T) {
+	u := newUser(t)
+	p := u.start("dev", "--output", "json", "--listen", "127.0.0.1:0", "--data", filepath.Join(u.dir, "data"))
+	var screen struct {
+		Server, AdminKey, Join, Data, Context string
+		Host                                  *host
+	}
+	eventually(t, "a JSON object", func() bool { return json.Unmarshal([]byte(p.out.String()), &screen) == nil })
+	if screen.Server == "" || screen.AdminKey == "" || screen.Join == "" || screen.Context != "dev" {
+		t.Errorf("got %+v", screen)
+	}
+	p.stop(os.Interrupt)
+}
+
+// TestContainersOutliveDev: what runs is not the agent's.
+func TestContainersOutliveDev(t *testing.T) {
+	u, name := newUser(t), prefix(t)
+	args := []string{"dev", "--listen", fmt.Sprintf("127.0.0.1:%d", freePort(t)), "--data", filepath.Join(u.dir, "data")}
+	p := u.start(args...)
+	p.says("In a second terminal")
+	u.online(1)
+	id := strings.TrimSpace(u.must("run", "--name", name, image, "sleep", "600"))
+	p.stop(os.Interrupt)
+	out, err := exec.Command("docker", "inspect", "-f", "{{.State.Running}}", id).CombinedOutput()
+	if err != nil || strings.TrimSpace(string(out)) != "true" {
+		t.Errorf("after the end: %s %v", out, err)
+	}
+	p = u.start(args...)
+	p.says("In a second terminal")
+	u.online(1)
+	eventually(t, "the container in the list", func() bool {
+		var list []container
+		u.json(&list, "ps")
+		for _, c := range list {
+			if c.Name == name && c.State == "running" && c.ContainerID == id {
+				return true
+			}
+		}
+		return false
+	})
+	u.must("rm", "-f", name)
+	p.stop(os.Interrupt)
+}

@@ -1,0 +1,80 @@
+package cli
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"os"
+	"runtime/debug"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// The garbage collector of an agent: its live heap is a few MB, so a smaller growth factor costs little and halves the
+// rest, and the limit makes it work harder before a burst grows the process. GOGC and GOMEMLIMIT win.
+const (
+	agentGCPercent   = 50
+	agentMemoryLimit = 64 << 20
+)
+
+func tuneMemory(getenv func(string) string) {
+	if getenv("GOGC") == "" {
+		debug.SetGCPercent(agentGCPercent)
+	}
+	if getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(agentMemoryLimit)
+	}
+}
+
+// keepLean gives memory back to the system that the agent does not use: a moment after the start what starting took,
+// and from time to time what a burst took. See releaseImage for the larger part of the former.
+func keepLean(ctx context.Context) {
+	wait := 3 * time.Second
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-timer.C:
+		}
+		debug.FreeOSMemory()
+		_ = releaseImage() // where the kernel does not take the advice, the pages stay
+		timer.Reset(10 * time.Minute)
+	}
+}
+
+// releaseImage unmaps the pages of the program's own code and constants. This program links every role, and Go runs the
+// initialisers of all packages, so an agent starts with most of the file mapped and then uses a third of it. The pages
+// are clean and backed by the file: what is needed again is mapped again from the page cache (ADR 0008).
+func releaseImage() error {
+	exe, err := os.Readlink("/proc/self/exe")
+	if err != nil {
+		return err
+	}
+	f, err := os.Open("/proc/self/maps")
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	lines := bufio.NewScanner(f)
+	for lines.Scan() {
+		// 00400000-00eda000 r-xp 00000000 fe:00 1234  /usr/bin/drover
+		fields := strings.Fields(lines.Text())
+		if len(fields) < 6 || fields[5] != exe || len(fields[1]) < 4 || fields[1][1] != '-' || fields[1][3] != 'p' {
+			continue // what is writable must not be dropped
+		}
+		from, to, ok := strings.Cut(fields[0], "-")
+		start, err1 := strconv.ParseUint(from, 16, 64)
+		end, err2 := strconv.ParseUint(to, 16, 64)
+		if !ok || err1 != nil || err2 != nil || end <= start {
+			return fmt.Errorf("unknown line in /proc/self/maps: %q", lines.Text())
+		}
+		if _, _, errno := syscall.Syscall(syscall.SYS_MADVISE, uintptr(start), uintptr(end-start), syscall.MADV_DONTNEED); errno != 0 {
+			return errno
+		}
+	}
+	return lines.Err()
+}
