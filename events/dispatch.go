@@ -20,11 +20,24 @@ const (
 	pingWorkers = 4
 )
 
+// keepDecoded is how many events wait as they are; beyond it only their frames wait, which are half as large.
+const keepDecoded = 64
+
 // job is an event that waits or runs.
 type job struct {
-	ev      *wire.Event
+	ev      *wire.Event // nil if frame is kept instead
+	frame   []byte
 	arrived time.Time
 	size    int64
+}
+
+// event returns the event, which was whole when it came.
+func (j *job) event() *wire.Event {
+	if j.ev == nil {
+		j.ev, _ = wire.DecodeEvent(j.frame)
+		j.frame = nil
+	}
+	return j.ev
 }
 
 // dispatcher carries events from the reader to the router's handlers and their replies to the outbox.
@@ -46,7 +59,7 @@ type dispatcher struct {
 	pings chan *job
 
 	mu       sync.Mutex
-	flying   map[string]struct{} // guarded by mu, as is the rest; ids that wait, run, or are on their way to the journal
+	flying   map[uint64]struct{} // guarded by mu, as is the rest; hashes of ids that wait, run, or are on their way to the journal
 	queued   int
 	bytes    int64
 	workers  int
@@ -61,27 +74,29 @@ type dispatcher struct {
 func newDispatcher(cfg *Config, counts *counters, o *outbox) *dispatcher {
 	d := &dispatcher{
 		log: cfg.Log, router: cfg.Router, outbox: o, counts: counts, lane: newLane(), cfg: cfg,
-		queue: keyed.NewQueue[*job](), pings: make(chan *job, pingQueue), flying: map[string]struct{}{},
+		queue: keyed.NewQueue[*job](), pings: make(chan *job, pingQueue), flying: map[uint64]struct{}{},
 	}
 	d.work, d.cancel = context.WithCancel(context.Background())
 	return d
 }
 
-// submit takes an event from the reader. It never blocks. ev.Data may alias the reader's buffer.
-func (d *dispatcher) submit(ev *wire.Event) {
+// submit takes an event from the reader, decoded and as it came. It never blocks. It keeps neither frame nor ev.Data,
+// which are the reader's.
+func (d *dispatcher) submit(ev *wire.Event, frame []byte) {
 	d.counts.events.Add(1)
 	if ev.Name == wire.NamePing || strings.HasPrefix(ev.Name, wire.NamePing+";") {
 		d.submitPing(ev)
 		return
 	}
-	j := &job{ev: ev, arrived: time.Now(), size: int64(len(ev.Data)) + 256}
+	j := &job{arrived: time.Now(), size: int64(len(frame)) + 256}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.closed {
 		d.refuseLocked(ev)
 		return
 	}
-	if _, ok := d.flying[ev.ID]; ok {
+	id := d.outbox.hash(ev.ID)
+	if _, ok := d.flying[id]; ok {
 		d.counts.joined.Add(1)
 		return
 	}
@@ -99,8 +114,13 @@ func (d *dispatcher) submit(ev *wire.Event) {
 		d.pass(ev, wire.CodeBusy, fmt.Sprintf("the agent is busy: %d events wait; try again later", d.queued))
 		return
 	}
-	ev.Data = bytes.Clone(ev.Data)
-	d.flying[ev.ID] = struct{}{}
+	if d.queued < keepDecoded {
+		ev.Data = bytes.Clone(ev.Data)
+		j.ev = ev
+	} else {
+		j.frame = bytes.Clone(frame)
+	}
+	d.flying[id] = struct{}{}
 	d.queued++
 	d.bytes += j.size
 	if d.queue.Push(ev.Key(), j) && d.workers < d.cfg.Workers {
@@ -146,7 +166,7 @@ func (d *dispatcher) malformed(ev *wire.Event, err error) {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if _, ok := d.flying[ev.ID]; !ok && d.outbox.lookup(ev) == unknown { // a whole copy of it has its own answer
+	if _, ok := d.flying[d.outbox.hash(ev.ID)]; !ok && d.outbox.lookup(ev) == unknown { // a whole copy of it has its own answer
 		d.pass(ev, wire.CodeInvalid, err.Error())
 	}
 }
@@ -191,21 +211,22 @@ func (d *dispatcher) run(j *job) {
 	if d.cfg.Serialize() {
 		ctx = context.WithValue(ctx, laneKey{}, d.lane)
 	}
-	p := &progress{ev: j.ev, send: d.progress}
-	reply := d.router.serve(ctx, j.ev, j.arrived, p)
+	ev := j.event()
+	p := &progress{ev: ev, send: d.progress}
+	reply := d.router.serve(ctx, ev, j.arrived, p)
 	p.finish()
 	if d.work.Err() != nil && reply.Code == wire.CodeUnavailable && d.handBack() {
-		d.settle(j.ev.ID) // it was interrupted, and comes again
+		d.settle(ev.ID) // it was interrupted, and comes again
 		return
 	}
 	d.counts.replies.Add(1)
-	id := j.ev.ID
-	d.outbox.commit(answer(j.ev, reply, d.deadline(j.ev, j.arrived), func() { d.settle(id) }))
+	id := ev.ID
+	d.outbox.commit(answer(ev, reply, d.deadline(ev, j.arrived), func() { d.settle(id) }))
 }
 
 func (d *dispatcher) settle(id string) {
 	d.mu.Lock()
-	delete(d.flying, id)
+	delete(d.flying, d.outbox.hash(id))
 	d.mu.Unlock()
 }
 
@@ -247,7 +268,7 @@ func (d *dispatcher) drain(ctx context.Context, grace time.Duration) bool {
 	waiting := d.queue.Drain()
 	d.mu.Lock()
 	for _, j := range waiting {
-		d.refuseLocked(j.ev)
+		d.refuseLocked(j.event())
 	}
 	d.queued, d.bytes = 0, 0
 	d.mu.Unlock()

@@ -8,14 +8,16 @@ import (
 )
 
 const (
-	flushAt    = 64 << 10 // bytes that gather before they go out by themselves
-	flushChunk = 32 << 10 // bytes that must go out within one write timeout
-	aliveBytes = 16 << 10 // bytes of an unfinished frame that count as a sign of life
+	flushAt    = 64 << 10             // bytes that gather before they go out by themselves
+	flushChunk = 32 << 10             // bytes that must go out within one write timeout
+	blocked    = 5 * time.Millisecond // a write that took longer waited for the other side
+	aliveBytes = 16 << 10             // bytes of an unfinished frame that count as a sign of life
 )
 
 // flushConn is a TCP connection that gathers writes until Flush, so that many frames make one system call. Before
 // gather is called it writes through. A write that makes no headway for the timeout fails; how much there is to write
-// does not matter. Reads count as signs of life.
+// does not matter. Reads, and writes
+// that the other side had to make room for, count as signs of life.
 type flushConn struct {
 	net.Conn
 	timeout time.Duration
@@ -80,7 +82,11 @@ func (c *flushConn) flushLocked() error {
 		if c.err = c.Conn.SetWriteDeadline(time.Now().Add(c.timeout)); c.err != nil {
 			break
 		}
+		began := time.Now()
 		n, err := c.Conn.Write(b[:min(len(b), flushChunk)])
+		if err == nil && time.Since(began) > blocked {
+			c.life.Store(time.Now().UnixNano()) // there was no room, and the other side made some
+		}
 		b, c.err = b[n:], err
 	}
 	c.buf = c.buf[:0]

@@ -18,12 +18,18 @@ const (
 	maxPendingBytes = 64 << 20 // of them, in a journal on disk
 	maxMemoryBytes  = 16 << 20 // of them, in a journal in memory
 	maxUnstored     = 16 << 20 // of them, in memory because the journal failed
-	maxCached       = 4 << 20  // of them, in memory beside the journal
-	maxKept         = 4 << 20  // taken replies kept for repeats
+	maxCached       = 1 << 20  // of them, in memory beside the journal
+	window          = 1 << 20  // of them, while connected, before workers wait for the server
+	maxKept         = 1 << 20  // taken replies kept for repeats
 	maxKeptAge      = 15 * time.Minute
 	maxTombstones   = 32768
 	maxTombstoneAge = 24 * time.Hour
-	maxCommit       = 2 << 20 // one transaction
+	maxCommit       = 256 << 10 // one transaction
+
+	// windowWait is how long a worker waits for the server to take what is before its reply.
+	windowWait = time.Second
+	// crossing is how long a repeated event may merely have crossed its reply on the way.
+	crossing = 2 * time.Second
 )
 
 // entry is one reply on its way to the server. Its fields are guarded by the outbox's mu once it was added.
@@ -85,23 +91,25 @@ type outbox struct {
 	in     chan *entry // to the committer, in order
 	seed   maphash.Seed
 
-	mu       sync.Mutex
-	store    store // nil until open
-	seq      uint64
-	pending  map[uint64]*entry // by hash of the event's id
-	oldest   *entry
-	newest   *entry
-	bytes    int64             // of pending
-	limit    int64             // of bytes
-	cached   int64             // of pending, in memory and in the journal
-	unstored int64             // of pending, in memory alone
-	answered map[uint64]uint64 // hash of the event's id -> seq, of what was taken
-	kept     fifo[keptReply]
-	keptSize int64
-	graves   fifo[grave]
-	waiting  map[*entry]struct{}
-	changes  batch // to be written with the next transaction
-	emptied  []chan struct{}
+	mu        sync.Mutex
+	store     store // nil until open
+	seq       uint64
+	pending   map[uint64]*entry // by hash of the event's id
+	oldest    *entry
+	newest    *entry
+	bytes     int64             // of pending
+	limit     int64             // of bytes
+	cached    int64             // of pending, in memory and in the journal
+	unstored  int64             // of pending, in memory alone
+	answered  map[uint64]uint64 // hash of the event's id -> seq, of what was taken
+	kept      fifo[keptReply]
+	keptSize  int64
+	graves    fifo[grave]
+	waiting   map[*entry]struct{}
+	changes   batch // to be written with the next transaction
+	emptied   []chan struct{}
+	connected bool          // to a server that should take replies
+	room      chan struct{} // closed when bytes fell below window; nil while nobody waits
 
 	complained time.Time // of a failing journal; of the committer alone
 
@@ -113,7 +121,7 @@ type outbox struct {
 
 func newOutbox(log logrus.FieldLogger, counts *counters) *outbox {
 	return &outbox{
-		log: log, counts: counts, queue: keyed.NewQueue[*entry](), in: make(chan *entry, 256), seed: maphash.MakeSeed(),
+		log: log, counts: counts, queue: keyed.NewQueue[*entry](), in: make(chan *entry, 128), seed: maphash.MakeSeed(),
 		pending: map[uint64]*entry{}, answered: map[uint64]uint64{}, waiting: map[*entry]struct{}{},
 		dirty: make(chan struct{}, 1), unsynced: make(chan struct{}, 1),
 		quit: make(chan struct{}), gone: make(chan struct{}),
@@ -177,7 +185,7 @@ func (o *outbox) lookup(ev *wire.Event) verdict {
 		case e.kind == kindPassing: // it was told to come again, and here it is
 			o.removeLocked(e)
 			return unknown
-		case e.state == stateSent:
+		case e.state == stateSent && time.Since(e.sentAt) > crossing:
 			o.requeueLocked(e)
 			return repeated
 		case e.state == stateWaiting:
@@ -200,8 +208,31 @@ func (o *outbox) lookup(ev *wire.Event) verdict {
 	return repeated
 }
 
-// commit blocks until the committer took e, in the order of calls for one key.
+// commit blocks until the committer took e, in the order of calls for one key. Where a server that is connected is far
+// behind, it waits for a while first: what is not answered yet waits better as an event than as a reply.
 func (o *outbox) commit(e *entry) {
+	o.mu.Lock()
+	for deadline := time.Now().Add(windowWait); o.connected && o.bytes > window && !e.barrier; {
+		room := o.room
+		if room == nil {
+			room = make(chan struct{})
+			o.room = room
+		}
+		o.mu.Unlock()
+		t := time.NewTimer(time.Until(deadline))
+		select {
+		case <-room:
+			t.Stop()
+			o.mu.Lock()
+			continue
+		case <-t.C:
+		case <-o.gone:
+		}
+		t.Stop()
+		o.mu.Lock()
+		break
+	}
+	o.mu.Unlock()
 	select {
 	case o.in <- e:
 	case <-o.gone: // of a handler that did not heed its context
@@ -304,6 +335,9 @@ func (o *outbox) removeLocked(e *entry) {
 	}
 	e.older, e.newer = nil, nil
 	o.bytes -= int64(e.size)
+	if o.bytes <= window {
+		o.makeRoomLocked()
+	}
 	o.accountLocked(e, -1)
 	e.text = nil
 	if e.state == stateWaiting {
@@ -315,6 +349,23 @@ func (o *outbox) removeLocked(e *entry) {
 			close(c)
 		}
 		o.emptied = nil
+	}
+}
+
+func (o *outbox) makeRoomLocked() {
+	if o.room != nil {
+		close(o.room)
+		o.room = nil
+	}
+}
+
+// setConnected says whether there is a server that should take replies.
+func (o *outbox) setConnected(on bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.connected = on
+	if !on {
+		o.makeRoomLocked()
 	}
 }
 

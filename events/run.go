@@ -139,6 +139,7 @@ func (c *Client) hold(ctx context.Context, s *session) (least time.Duration, err
 			c.publish.start()
 		}
 	}
+	c.outbox.setConnected(true)
 	wg.Go(func() {
 		select {
 		case <-ctx.Done():
@@ -147,6 +148,7 @@ func (c *Client) hold(ctx context.Context, s *session) (least time.Duration, err
 		}
 	})
 	err = s.serve(func(frame []byte) { c.frame(s, frame) })
+	c.outbox.setConnected(false)
 	end()
 	wg.Wait()
 	c.current.CompareAndSwap(s, nil)
@@ -232,7 +234,7 @@ func (c *Client) frame(s *session, b []byte) {
 	if ev.Name != wire.NamePing || ev.ReplyTo != "" {
 		s.useful.Store(true)
 	}
-	c.dispatch.submit(ev)
+	c.dispatch.submit(ev, b)
 }
 
 // drain finishes what runs, within Config.Drain, hands the replies over if handOver says that there is hope, and then

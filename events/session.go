@@ -16,7 +16,7 @@ import (
 )
 
 const (
-	outgoing     = 1 << 20 // bytes that wait for the writer before senders do
+	outgoing     = 256 << 10 // bytes that wait for the writer before senders do
 	closeTimeout = time.Second
 	keepScratch  = 256 << 10 // the reader's buffer is given up above this
 )
@@ -46,7 +46,7 @@ type session struct {
 	ping    bool          // a ping is due
 	pong    []byte        // a pong is due, with this payload; nil if not
 	closing []byte        // a close frame is due, after the queue
-	room    chan struct{} // closed and replaced when the writer made room
+	room    chan struct{} // closed when the writer made room; nil while nobody waits
 	err     error         // why the session ended
 	signal  chan struct{} // there is something to write
 	dead    chan struct{} // closed with err
@@ -56,7 +56,7 @@ type session struct {
 func newSession(ws *websocket.Conn, raw *flushConn, interval time.Duration) *session {
 	s := &session{
 		ws: ws, raw: raw, interval: interval, opened: time.Now(),
-		room: make(chan struct{}), signal: make(chan struct{}, 1), dead: make(chan struct{}), said: make(chan struct{}),
+		signal: make(chan struct{}, 1), dead: make(chan struct{}), said: make(chan struct{}),
 	}
 	raw.gather(s.patience())
 	raw.alive()
@@ -189,6 +189,9 @@ func (s *session) wake() {
 func (s *session) send(ctx context.Context, frame []byte) error {
 	s.mu.Lock()
 	for s.waiting > outgoing && s.err == nil && s.closing == nil && ctx != nil {
+		if s.room == nil {
+			s.room = make(chan struct{})
+		}
 		room := s.room
 		s.mu.Unlock()
 		select {
@@ -218,10 +221,10 @@ func (s *session) write() {
 		frames, s.queue = s.queue, frames[:0]
 		ping, pong, closing := s.ping, s.pong, s.closing
 		s.ping, s.pong = false, nil
-		if s.waiting > 0 {
-			s.waiting = 0
+		s.waiting = 0
+		if s.room != nil {
 			close(s.room)
-			s.room = make(chan struct{})
+			s.room = nil
 		}
 		s.mu.Unlock()
 

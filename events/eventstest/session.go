@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/gorilla/websocket"
@@ -21,6 +22,7 @@ type Session struct {
 	out  chan outFrame
 	dead chan struct{}
 	once sync.Once
+	code atomic.Int64
 }
 
 // outFrame is what waits to be written: text, or a close frame.
@@ -101,6 +103,10 @@ func (se *Session) read() {
 	for {
 		_, b, err := se.ws.ReadMessage()
 		if err != nil {
+			var ce *websocket.CloseError
+			if errors.As(err, &ce) {
+				se.code.Store(int64(ce.Code))
+			}
 			return
 		}
 		reply, err := wire.DecodeReply(b)
@@ -164,6 +170,9 @@ func (se *Session) Cut() {
 		_ = se.ws.Close()
 	})
 }
+
+// CloseCode returns the WebSocket code that the agent closed with, or 0. It is known once the session has ended.
+func (se *Session) CloseCode() int { return int(se.code.Load()) }
 
 // Ended is closed when the session has.
 func (se *Session) Ended() <-chan struct{} { return se.dead }

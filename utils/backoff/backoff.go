@@ -9,10 +9,12 @@ import (
 	"time"
 )
 
-// A Policy says how long to wait between attempts. The zero value is ready: 1 s, doubling, at most 60 s.
+// A Policy says how long to wait between attempts. The zero value is ready: up to 1 s, twice, then growing by half each
+// time, at most 60 s. Doubling would leave stragglers far behind the rest of a thousand clients that lost one server
+// for a moment.
 type Policy struct {
-	First time.Duration // longest first delay; 1 s if 0
-	Base  time.Duration // bound of the second delay is twice this; First if 0
+	First time.Duration // bound of the first delay; 1 s if 0
+	Base  time.Duration // bound of the second delay, from which it grows; First if 0
 	Max   time.Duration // cap of every delay; 60 s if 0
 }
 
@@ -32,12 +34,12 @@ func (p Policy) withDefaults() Policy {
 // Bound returns the longest delay after n earlier failures.
 func (p Policy) Bound(n int) time.Duration {
 	p = p.withDefaults()
-	d := p.First
-	if n > 0 {
-		d = p.Max
-		if n < 62 && p.Base <= p.Max>>n {
-			d = p.Base << n
-		}
+	if n <= 0 {
+		return min(p.First, p.Max)
+	}
+	d := p.Base
+	for ; n > 1 && d < p.Max; n-- {
+		d += d/2 + 1
 	}
 	return min(d, p.Max)
 }

@@ -3,6 +3,7 @@ package backoff
 import (
 	"context"
 	"errors"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -10,13 +11,14 @@ import (
 
 func TestBoundsGrowToTheCap(t *testing.T) {
 	p := Policy{}
-	want := []time.Duration{time.Second, 2 * time.Second, 4 * time.Second, 8 * time.Second, 16 * time.Second, 32 * time.Second, time.Minute, time.Minute}
-	for n, d := range want {
-		if got := p.Bound(n); got != d {
+	want := []float64{1, 1, 1.5, 2.25, 3.375, 5.063, 7.594, 11.391, 17.086, 25.629, 38.443, 57.665, 60, 60}
+	for n, s := range want {
+		d := time.Duration(s * float64(time.Second)).Round(time.Millisecond)
+		if got := p.Bound(n).Round(time.Millisecond); got != d {
 			t.Errorf("after %d failures: %s, want %s", n, got, d)
 		}
 	}
-	for _, n := range []int{61, 62, 63, 64, 1 << 40} {
+	for _, n := range []int{62, 63, 64, 1 << 40} {
 		if got := p.Bound(n); got != time.Minute {
 			t.Errorf("after %d failures: %s", n, got)
 		}
@@ -40,10 +42,10 @@ func TestDelaysAreSpreadOverTheWholeRange(t *testing.T) {
 		} else {
 			above++
 		}
-		if d := s.Next(); d <= 0 || d > 2*time.Second {
+		if d := s.Next(); d <= 0 || d > time.Second {
 			t.Fatalf("second delay %s", d)
 		}
-		if d := s.Again(); d <= 0 || d > 4*time.Second {
+		if d := s.Again(); d <= 0 || d > 1500*time.Millisecond {
 			t.Fatalf("third delay %s", d)
 		}
 		s.Reset()
@@ -53,6 +55,39 @@ func TestDelaysAreSpreadOverTheWholeRange(t *testing.T) {
 	}
 	if below < n/3 || above < n/3 {
 		t.Errorf("%d delays below the middle, %d above", below, above)
+	}
+}
+
+// TestAShortOutageMakesNoStorm lets 100 clients lose a server at one instant and come back to it when it is up again.
+// The busiest second must not see more than three times the mean.
+func TestAShortOutageMakesNoStorm(t *testing.T) {
+	for _, down := range []time.Duration{100 * time.Millisecond, 500 * time.Millisecond, time.Second, 2 * time.Second} {
+		const clients, rounds = 100, 200
+		var sum float64
+		for range rounds {
+			var back []time.Duration
+			for range clients {
+				s := Policy{}.Start()
+				at := s.Next()
+				for at < down {
+					at += s.Next()
+				}
+				back = append(back, at)
+			}
+			slices.Sort(back)
+			seconds := map[time.Duration]int{}
+			peak := 0
+			for _, at := range back {
+				bin := (at - back[0]) / time.Second
+				seconds[bin]++
+				peak = max(peak, seconds[bin])
+			}
+			mean := clients / max(1, (back[clients-1]-back[0]).Seconds())
+			sum += float64(peak) / mean
+		}
+		if ratio := sum / rounds; ratio >= 3 {
+			t.Errorf("after %s: the busiest second sees %.1f times the mean", down, ratio)
+		}
 	}
 }
 
