@@ -70,10 +70,11 @@
     const progress = c.transitioningProgress ? ` ${c.transitioningProgress} %` : "";
     const created = c.externalCreatedTS || c.createdTS;
     return el("tr", {},
-      el("td", { class: "mono" }, c.name || (c.externalId || c.id).slice(0, 12)),
+      el("td", { class: "mono long" }, c.name || (c.externalId || c.id).slice(0, 12)),
       el("td", {}, el("span", { class: "state " + stateMood(c) }, el("i", { class: "dot" }), c.state), why ? el("span", { class: "why" }, why + progress) : null),
-      el("td", { class: "mono" }, (c.imageUuid || "").replace(/^docker:/, "")),
-      el("td", {}, hostName), el("td", { class: "mono" }, (c.ports || []).join(", ")),
+      el("td", { class: "mono long" }, (c.imageUuid || "").replace(/^docker:/, "")),
+      el("td", { class: "keep" }, hostName),
+      el("td", { class: "mono keep" }, ...(c.ports || []).flatMap((p, i) => i ? [el("br"), p] : [p])),
       el("td", { class: "num", title: created ? new Date(created).toLocaleString() : null }, ago(created)));
   }
 
