@@ -105,7 +105,8 @@ type Execer interface {
 
 // An Attacher attaches to the main process of a container; an optional capability.
 type Attacher interface {
-	// Attach blocks until the container ended, its output closed or ctx ended. It does not end the process.
+	// Attach blocks until the container ended, its output closed or ctx ended. It does not end the process. A container
+	// that was not started yet may be attached to: no output is lost then.
 	Attach(ctx context.Context, id string, spec AttachSpec, streams Streams) error
 }
 

@@ -295,12 +295,14 @@ type ExecSpec struct {
 
 // An AttachSpec says what to attach to.
 type AttachSpec struct {
-	TTY  bool
-	Logs bool // replay the log first
+	TTY      bool   // what the caller expects; whether there is a terminal the engine knows
+	Logs     bool   // replay the log first
+	Attached func() // called once when the streams are connected, before anything is copied; may be nil
 }
 
 // Streams are the ends of a process. A nil one is not attached; Out and Err may be the same writer. With a TTY all
-// output is on Out. Reading In blocks only the stream itself. Resize may be nil; it is closed by its owner.
+// output is on Out. Reading In blocks only the stream itself. A Write that never returns keeps the call from returning:
+// the owner of a writer ends it when ctx ends. Resize may be nil; it is closed by its owner.
 type Streams struct {
 	In     io.Reader
 	Out    io.Writer

@@ -2,6 +2,7 @@ package docker
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"sync"
@@ -39,6 +40,9 @@ func (e *Engine) Attach(ctx context.Context, id string, spec runtime.AttachSpec,
 		return e.wrapLong(ctx, op, err)
 	}
 	defer conn.Close()
+	if spec.Attached != nil {
+		spec.Attached()
+	}
 	if streams.In != nil {
 		go feed(conn, streams.In)
 	}
@@ -62,10 +66,14 @@ func (e *Engine) Attach(ctx context.Context, id string, spec runtime.AttachSpec,
 	if ended != nil {
 		return fmt.Errorf("%s: %w", op, ended)
 	}
-	if isEOF(err) {
-		return nil
+	if !isEOF(err) {
+		return e.wrapLong(ctx, op, err)
 	}
-	return e.wrapLong(ctx, op, err)
+	// A daemon that goes away ends the stream no less than a container does.
+	if _, err = e.State(ctx, st.ID); errors.Is(err, runtime.ErrUnavailable) {
+		return err
+	}
+	return nil
 }
 
 // feed copies a process's input and then lets it read EOF. It is waited for by nobody, because a Read of in may never

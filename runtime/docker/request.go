@@ -135,7 +135,10 @@ func (e *Engine) hijack(ctx context.Context, s *session, path, query string, bod
 		"Connection": {"Upgrade"}, "Upgrade": {"tcp"},
 	}
 	resp, err := e.request(ctx, e.long, s, http.MethodPost, path, query, bytes.NewReader(encoded), header)
-	if !silence.Stop() && err != nil {
+	if !silence.Stop() {
+		if err == nil {
+			resp.Body.Close()
+		}
 		err = &runtime.Error{Kind: runtime.ErrUnavailable, Message: "no answer in time from " + e.cfg.Host, Cause: err}
 	}
 	if err != nil {

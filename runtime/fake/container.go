@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 	"time"
@@ -31,7 +32,9 @@ type container struct {
 	finished time.Time
 	starts   int
 	proc     *mainProcess
-	ended    chan struct{} // closed when it stopped running; nil before the first start
+	stdin    *io.PipeWriter // of the present or the next run; nil without OpenStdin
+	stdinEnd *io.PipeReader
+	ended    chan struct{} // closed when the present or the next run is over
 	output   *output
 	files    *files
 	inspect  json.RawMessage // cached; nil when stale
@@ -73,6 +76,7 @@ func (e *Engine) Create(ctx context.Context, spec *runtime.ContainerSpec) (strin
 		return "", nil, &runtime.Error{Op: op, Kind: runtime.ErrNotFound, Message: "No such image: " + spec.Image}
 	}
 	c := &container{id: newID(), name: spec.Name, spec: cloneSpec(spec), image: img, status: "created", output: newOutput(), files: newFiles()}
+	c.rearm()
 	if c.name == "" {
 		c.name = "fake_" + c.id[:12]
 	}
@@ -152,13 +156,23 @@ func (e *Engine) Start(ctx context.Context, id string) error {
 	return nil
 }
 
+// rearm prepares what those who attach hold on to for the next run.
+func (c *container) rearm() {
+	c.ended = make(chan struct{})
+	if c.spec.OpenStdin {
+		c.stdinEnd, c.stdin = io.Pipe()
+	}
+}
+
 // start starts a container that does not run. e.mu is held.
 func (e *Engine) start(c *container) {
 	e.pids++
 	c.starts++
 	c.pid, c.status, c.running, c.exitCode = e.pids, "running", true, 0
 	c.started, c.inspect = e.now(), nil
-	c.ended = make(chan struct{})
+	if c.starts > 1 {
+		c.rearm()
+	}
 	if c.spec.NetworkMode == "" || c.spec.NetworkMode == "default" || c.spec.NetworkMode == "bridge" {
 		n := e.pids - 1000
 		c.ip = fmt.Sprintf("172.17.%d.%d", n/250%250, n%250+2)
@@ -358,6 +372,12 @@ func (e *Engine) remove(c *container, volumes bool) {
 	}
 	delete(e.containers, c.id)
 	delete(e.byName, c.name)
+	if c.stdin != nil {
+		c.stdinEnd.Close()
+	}
+	if c.starts == 0 {
+		close(c.ended)
+	}
 	e.order = slices.DeleteFunc(e.order, func(o *container) bool { return o == c })
 	if volumes {
 		for _, name := range c.anon {
@@ -379,9 +399,9 @@ func (e *Engine) Wait(ctx context.Context, id string) (int, error) {
 		e.mu.Unlock()
 		return 0, err
 	}
-	stopped := c.ended
+	stopped, running := c.ended, c.running
 	e.mu.Unlock()
-	if stopped != nil {
+	if running {
 		select {
 		case <-stopped:
 		case <-ctx.Done():

@@ -13,6 +13,7 @@ import (
 type faults struct {
 	mu     sync.Mutex
 	down   bool
+	lost   chan struct{} // closed while the engine is down: streams break
 	hung   chan struct{} // closed when the engine answers again; nil if it does
 	errs   map[string]*failure
 	delays map[string]time.Duration
@@ -25,6 +26,7 @@ type failure struct {
 }
 
 func (f *faults) init() {
+	f.lost = make(chan struct{})
 	f.errs = map[string]*failure{}
 	f.delays = map[string]time.Duration{}
 	f.calls = map[string]int{}
@@ -38,15 +40,18 @@ func (e *Engine) Up() { e.outage(false) }
 
 func (e *Engine) outage(down bool) {
 	e.faults.mu.Lock()
+	switch {
+	case down && !e.faults.down:
+		close(e.faults.lost)
+	case !down && e.faults.down:
+		e.faults.lost = make(chan struct{})
+	}
 	e.faults.down = down
 	if e.faults.hung != nil {
 		close(e.faults.hung)
 		e.faults.hung = nil
 	}
 	e.faults.mu.Unlock()
-	e.mu.Lock()
-	e.wake()
-	e.mu.Unlock()
 }
 
 // Forget drops the notices so far, as a daemon does that is restarted.
@@ -141,11 +146,16 @@ func (e *Engine) enter(ctx context.Context, method, op string) error {
 	return nil
 }
 
-// isDown reports whether streams must break.
-func (e *Engine) isDown() bool {
+// lost is closed when streams must break.
+func (e *Engine) lost() <-chan struct{} {
 	e.faults.mu.Lock()
 	defer e.faults.mu.Unlock()
-	return e.faults.down
+	return e.faults.lost
+}
+
+// broken is the error of a stream that did.
+func broken(op string) error {
+	return &runtime.Error{Op: op, Kind: runtime.ErrUnavailable, Message: "the stream broke"}
 }
 
 // ended is the error of a call whose ctx is over.

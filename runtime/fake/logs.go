@@ -3,7 +3,6 @@ package fake
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"sync"
@@ -95,7 +94,7 @@ func (o *output) since(next int) ([]chunk, int, <-chan struct{}) {
 
 // Logs writes what the main process wrote.
 func (e *Engine) Logs(ctx context.Context, id string, opts runtime.LogOptions, out, errOut io.Writer) error {
-	op := "logs of " + id
+	op, lost := "logs of "+id, e.lost()
 	if err := e.enter(ctx, "Logs", op); err != nil {
 		return err
 	}
@@ -131,11 +130,10 @@ func (e *Engine) Logs(ctx context.Context, id string, opts runtime.LogOptions, o
 			case <-changed:
 			case <-stopped:
 				follow = false // once more, for what came last
+			case <-lost:
+				return broken(op)
 			case <-ctx.Done():
 				return fmt.Errorf("%s: %w", op, ctx.Err())
-			}
-			if e.isDown() {
-				return &runtime.Error{Op: op, Kind: runtime.ErrUnavailable, Message: "the stream broke"}
 			}
 		}
 		list, next, changed = c.output.since(next)
@@ -195,33 +193,32 @@ func (w *logWriter) write(ch chunk) error {
 
 // Attach connects streams to the main process until it ends.
 func (e *Engine) Attach(ctx context.Context, id string, spec runtime.AttachSpec, streams runtime.Streams) error {
-	op := "attach to " + id
+	op, lost := "attach to "+id, e.lost()
 	if err := e.enter(ctx, "Attach", op); err != nil {
 		return err
 	}
 	e.mu.Lock()
 	c, err := e.find(op, id)
-	if err == nil && !c.running {
-		err = &runtime.Error{Op: op, Kind: runtime.ErrConflict, Message: "Container " + c.id + " is not running"}
-	}
 	if err != nil {
 		e.mu.Unlock()
 		return err
 	}
-	stopped, proc := c.ended, c.proc
+	stopped, stdin := c.ended, c.stdin
 	e.notify(c, "attach")
+	list, next, changed := c.output.since(0)
 	e.mu.Unlock()
-
-	if streams.In != nil && proc.stdin != nil {
+	if spec.Attached != nil {
+		spec.Attached()
+	}
+	if streams.In != nil && stdin != nil {
 		go func() { // as long as a Read of the caller's takes; see runtime.Attacher
-			_, err := io.Copy(proc.stdin, streams.In)
-			if err == nil && (c.spec.StdinOnce || !c.spec.TTY) {
-				proc.stdin.Close()
+			_, err := io.Copy(stdin, streams.In)
+			if err == nil && c.spec.StdinOnce {
+				stdin.Close()
 			}
 		}()
 	}
 	w := logWriter{tty: c.spec.TTY, out: streams.Out, err: streams.Err}
-	list, next, changed := c.output.since(0)
 	if !spec.Logs {
 		list = nil
 	}
@@ -241,15 +238,18 @@ func (e *Engine) Attach(ctx context.Context, id string, spec runtime.AttachSpec,
 			case size, ok := <-resize:
 				if resize = nil; ok {
 					resize = streams.Resize
-					proc.resize(size)
+					e.mu.Lock()
+					if c.proc != nil {
+						c.proc.resize(size)
+					}
+					e.mu.Unlock()
 				}
 			case <-stopped:
 				running = false
+			case <-lost:
+				return broken(op)
 			case <-ctx.Done():
 				return fmt.Errorf("%s: %w", op, ctx.Err())
-			}
-			if e.isDown() {
-				return errors.Join(&runtime.Error{Op: op, Kind: runtime.ErrUnavailable, Message: "the stream broke"})
 			}
 		}
 		list, next, changed = c.output.since(next)

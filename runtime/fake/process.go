@@ -3,6 +3,7 @@ package fake
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"slices"
 	"strconv"
@@ -108,10 +109,7 @@ func (l *life) code(n int) int {
 }
 
 // A mainProcess is the one of a container.
-type mainProcess struct {
-	life
-	stdin *io.PipeWriter // nil without OpenStdin
-}
+type mainProcess struct{ life }
 
 // launch runs the main process of a container that was just started. e.mu is held.
 func (e *Engine) launch(c *container) {
@@ -119,7 +117,7 @@ func (e *Engine) launch(c *container) {
 	proc, ended := c.proc, c.ended
 	program := e.programs[baseCommand(c.command)]
 	if program == nil || e.life.Err() != nil { // runs until it is signalled, and needs no goroutine for that
-		proc.onEnd = func() { go e.exited(c, proc, ended, 0) }
+		proc.onEnd = func() { e.procs.Go(func() { e.exited(c, proc, ended, 0) }) }
 		return
 	}
 	ctx, cancel := context.WithCancel(e.life)
@@ -129,10 +127,9 @@ func (e *Engine) launch(c *container) {
 		files: c.files, life: &proc.life,
 	}
 	proc.cancel = cancel
-	if c.spec.OpenStdin {
-		r, w := io.Pipe()
-		p.Stdin, proc.stdin = r, w
-		proc.onEnd = func() { r.Close() }
+	if in := c.stdinEnd; in != nil {
+		p.Stdin = in
+		proc.onEnd = func() { in.Close() }
 	}
 	if p.TTY {
 		p.Stdout = crlf{c.output.writer(streamOut)}
@@ -202,11 +199,7 @@ func (e *Engine) Exec(ctx context.Context, id string, spec runtime.ExecSpec, str
 	e.notify(c, "exec_die")
 	e.mu.Unlock()
 	if err != nil && !isExit(err) {
-		var known *runtime.Error
-		if errors.As(err, &known) {
-			return err
-		}
-		return &runtime.Error{Op: op, Message: err.Error(), Cause: err}
+		return fmt.Errorf("%s: %w", op, err)
 	}
 	return err
 }
@@ -249,7 +242,7 @@ func (e *Engine) execute(ctx context.Context, p *Process, spec runtime.ExecSpec,
 		done <- program(running, p)
 	})
 	code, err := 0, error(nil)
-	resize := streams.Resize
+	resize, lost := streams.Resize, e.lost()
 	for waiting := true; waiting; {
 		select {
 		case code = <-done:
@@ -263,6 +256,8 @@ func (e *Engine) execute(ctx context.Context, p *Process, spec runtime.ExecSpec,
 		case <-stopped:
 			p.life.kill()
 			stopped = nil
+		case <-lost:
+			err, waiting = broken(""), false
 		case <-out.gone:
 			err, waiting = out.err, false
 		case <-errOut.gone:

@@ -77,14 +77,17 @@ func (e *Engine) layers(ctx context.Context, op string, r *remote, req runtime.P
 		return nil
 	}
 	const size = 1 << 20
+	lost := e.lost()
 	for i := range r.Layers {
 		layer := fmt.Sprintf("%012x", i+1)
 		for done := int64(0); done <= size; done += size / 4 {
 			if r.Step > 0 && !sleep(ctx, r.Step) || ctx.Err() != nil {
 				return fmt.Errorf("%s: %w", op, ctx.Err())
 			}
-			if e.isDown() {
-				return &runtime.Error{Op: op, Kind: runtime.ErrUnavailable, Message: "the stream broke"}
+			select {
+			case <-lost:
+				return broken(op)
+			default:
 			}
 			progress(runtime.PullProgress{Layer: layer, Status: "Downloading", Current: done, Total: size})
 			if i < r.Layers/2 || done < size/2 {

@@ -34,16 +34,19 @@ func runShell(ctx context.Context, p *Process) int {
 			sh.vars[fmt.Sprint(i)] = arg
 		}
 	}
-	for stmt, err := range syntax.NewParser(syntax.Variant(syntax.LangPOSIX)).StmtsSeq(script) {
-		if err != nil {
+	stopped := false
+	syntax.NewParser(syntax.Variant(syntax.LangPOSIX)).StmtsSeq(script)(func(stmt *syntax.Stmt, err error) bool {
+		switch {
+		case stopped: // the parser may come once more after it was told to end
+		case err != nil:
 			fmt.Fprintln(p.Stderr, "sh:", err)
-			return 2
+			sh.code, stopped = 2, true
+		default:
+			sh.stmt(ctx, stmt)
+			stopped = sh.exit || ctx.Err() != nil
 		}
-		sh.stmt(ctx, stmt)
-		if sh.exit || ctx.Err() != nil {
-			break
-		}
-	}
+		return !stopped
+	})
 	return sh.code
 }
 

@@ -35,6 +35,7 @@ func (e *Engine) Watch(ctx context.Context, since time.Time) iter.Seq2[runtime.N
 		since = time.Now()
 	}
 	since = since.Round(0)
+	lost := e.lost()
 	return func(yield func(runtime.Notice, error) bool) {
 		if err := e.enter(ctx, "Watch", op); err != nil {
 			if ctx.Err() == nil {
@@ -55,8 +56,8 @@ func (e *Engine) Watch(ctx context.Context, since time.Time) iter.Seq2[runtime.N
 			}
 			changed := e.changed
 			e.mu.Unlock()
-			if e.isDown() || behind || e.life.Err() != nil {
-				yield(runtime.Notice{}, &runtime.Error{Op: op, Kind: runtime.ErrUnavailable, Message: "the stream broke"})
+			if behind {
+				yield(runtime.Notice{}, broken(op))
 				return
 			}
 			for _, n := range batch {
@@ -74,7 +75,12 @@ func (e *Engine) Watch(ctx context.Context, since time.Time) iter.Seq2[runtime.N
 			case <-changed:
 			case <-ctx.Done():
 				return
+			case <-lost:
+				yield(runtime.Notice{}, broken(op))
+				return
 			case <-e.life.Done():
+				yield(runtime.Notice{}, broken(op))
+				return
 			}
 		}
 	}

@@ -31,6 +31,31 @@ var attachTests = []test{
 		e.noError("Attach", <-done)
 		e.stopped(id)
 	}},
+	{"BeforeStart", func(e *env) {
+		a, ok := e.engine.(runtime.Attacher)
+		if !ok {
+			return
+		}
+		spec := e.spec("sh", "-c", "echo first; cat; echo last >&2")
+		spec.OpenStdin, spec.StdinOnce = true, true
+		id := e.create(spec)
+		var out, errOut locked
+		attached, done := make(chan struct{}), make(chan error, 1)
+		go func() {
+			done <- a.Attach(e.ctx, id, runtime.AttachSpec{Attached: func() { close(attached) }},
+				runtime.Streams{In: strings.NewReader("from me\n"), Out: &out, Err: &errOut})
+		}()
+		select {
+		case <-attached:
+		case err := <-done:
+			e.Fatalf("Attach: %v", err)
+		}
+		e.must("Start", e.engine.Start(e.ctx, id))
+		e.noError("Attach", <-done)
+		if out.String() != "first\nfrom me\n" || errOut.String() != "last\n" {
+			e.Errorf("out %q, err %q", out.String(), errOut.String())
+		}
+	}},
 	{"LeavesProcess", func(e *env) {
 		a, ok := e.engine.(runtime.Attacher)
 		if !ok {
