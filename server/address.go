@@ -18,10 +18,10 @@ func publicURL(cfg *Config, addr net.Addr) string {
 		scheme = "http"
 	}
 	host, port, _ := net.SplitHostPort(addr.String())
-	if named, _, _ := net.SplitHostPort(cfg.Listen); named != "" && !unspecified(named) {
-		host = named
+	if named, _, _ := net.SplitHostPort(cfg.Listen); !unspecified(named) {
+		host = named // as the operator wrote it
 	}
-	if unspecified(host) || len(cfg.Hosts) > 0 {
+	if len(cfg.Hosts) > 0 || unspecified(host) {
 		host = reachableHost(cfg.Hosts)
 	}
 	if scheme == "http" && port == "80" || scheme == "https" && port == "443" {

@@ -46,7 +46,7 @@ type Config struct {
 	// Listen is "host:port" or ":port"; port 0 takes a free one. Empty means DefaultListen.
 	Listen string
 	// Hosts are the names and addresses under which clients reach the server: they are put into its certificate, and
-	// the first one into [Server.URL] where Listen names no host.
+	// the first one into [Server.URL].
 	Hosts []string
 	// URL is the address that agents are told, "https://drover.example"; empty: made of Hosts and Listen.
 	URL string

@@ -150,9 +150,6 @@ func (s *Server) Run(ctx context.Context) (err error) {
 	if err != nil {
 		return fmt.Errorf("server: %w", err)
 	}
-	if err := ensureAccounts(ctx, st, s.cfg.OnAdminKey); err != nil {
-		return fmt.Errorf("server: make the accounts: %w", err)
-	}
 	ln, err := (&net.ListenConfig{}).Listen(ctx, "tcp", s.cfg.Listen)
 	if err != nil {
 		return fmt.Errorf("server: %w", err)
@@ -168,6 +165,10 @@ func (s *Server) Run(ctx context.Context) (err error) {
 	}
 	if err := s.compose(p); err != nil {
 		return fmt.Errorf("server: %w", err)
+	}
+	// Last, when nothing that is likely to fail is left: the key is shown once.
+	if err := ensureAccounts(ctx, st, s.cfg.OnAdminKey); err != nil {
+		return fmt.Errorf("server: make the accounts: %w", err)
 	}
 	return s.serve(ctx, ln, p)
 }

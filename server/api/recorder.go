@@ -7,7 +7,11 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"time"
 )
+
+// writeTimeout bounds how long a client may take for one piece of an answer.
+const writeTimeout = time.Minute
 
 // A recorder remembers what was answered, for the log. It passes everything through.
 type recorder struct {
@@ -29,6 +33,8 @@ func (r *recorder) Write(b []byte) (int, error) {
 	if r.status == 0 {
 		r.status = http.StatusOK
 	}
+	// A client that does not read holds no goroutine for ever. A writer without deadlines, as tests have, may block.
+	_ = http.NewResponseController(r.ResponseWriter).SetWriteDeadline(time.Now().Add(writeTimeout))
 	n, err := r.ResponseWriter.Write(b)
 	r.bytes += int64(n)
 	return n, err

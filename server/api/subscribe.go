@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"regexp"
 	"slices"
@@ -40,7 +41,12 @@ func serveSubscribe(q *request) error {
 		}
 	}
 	if q.who.kind == kindAgent {
-		q.h.hub.ServeWS(q.w, q.r, q.who.agent.ID)
+		r := q.r
+		if q.client != peer(r) { // the hub shall note the agent's address, not a proxy's
+			r = r.WithContext(r.Context())
+			r.RemoteAddr = netip.AddrPortFrom(q.client, 0).String()
+		}
+		q.h.hub.ServeWS(q.w, r, q.who.agent.ID)
 		return nil
 	}
 	return q.serveFeed()
