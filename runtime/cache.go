@@ -86,8 +86,9 @@ type Cache struct {
 
 // An entry is one container. Summaries are never written to once they are in an entry: readers share them.
 type entry struct {
-	sum ContainerSummary
-	seq uint64 // of the last notice about it
+	sum   ContainerSummary
+	seq   uint64    // of the last notice about it
+	noted time.Time // when a notice last told whether it runs
 }
 
 type snapshot struct {
@@ -249,10 +250,12 @@ func (c *Cache) succeededLocked() {
 
 // putLocked replaces or adds a container.
 func (c *Cache) putLocked(sum ContainerSummary, seq uint64) {
+	next := &entry{sum: sum, seq: seq}
 	if old := c.entries[sum.ID]; old != nil {
 		c.unlinkLocked(old.sum)
+		next.noted = old.noted
 	}
-	c.entries[sum.ID] = &entry{sum: sum, seq: seq}
+	c.entries[sum.ID] = next
 	for _, name := range sum.Names {
 		c.names[name] = sum.ID
 	}

@@ -9,8 +9,13 @@ import (
 	"time"
 )
 
-// fewDirty is how many changed containers are listed one by one; more are listed together.
-const fewDirty = 8
+const (
+	// fewDirty is how many changed containers are listed one by one; more are listed together.
+	fewDirty = 8
+	// trust is how long a notice is believed more than a list that contradicts it. dockerd tells that a container died
+	// before it cleans up, and lists it as running until it did.
+	trust = 10 * time.Second
+)
 
 // A session is one event stream of a Cache: it watches, lists, and merges the two, until the stream or a list fails.
 type session struct {
@@ -51,11 +56,14 @@ func (s *session) run(ctx context.Context) error {
 		broken <- watchError(ctx.Err())
 	})
 
-	lists := make(chan error, 1)
+	lists := make(chan listed, 1)
 	list := func(full bool) {
 		s.listing = true
 		ids := s.takeDirty()
-		wg.Go(func() { lists <- s.list(ctx, full, ids) })
+		wg.Go(func() {
+			doubtful, err := s.list(ctx, full, ids)
+			lists <- listed{doubtful, err}
+		})
 	}
 	// After a gap the engine replays what it still knows; only then the list shows what it forgot.
 	resync := time.NewTimer(20 * s.c.cfg.Settle)
@@ -95,17 +103,24 @@ func (s *session) run(ctx context.Context) error {
 				list(true)
 			}
 			resync.Reset(s.c.cfg.Resync)
-		case err := <-lists:
+		case l := <-lists:
 			s.listing = false
-			if err != nil {
-				return err
+			if l.err != nil {
+				return l.err
+			}
+			wait := s.c.cfg.Settle
+			if len(s.dirty) == 0 {
+				wait *= 4 // nothing but doubts: the engine needs a moment
+			}
+			for _, id := range l.doubtful {
+				s.dirty[id] = struct{}{}
 			}
 			switch {
 			case due:
 				due = false
 				list(true)
 			case len(s.dirty) > 0:
-				touch.Reset(s.c.cfg.Settle)
+				touch.Reset(wait)
 			}
 		}
 	}
@@ -173,6 +188,9 @@ func (s *session) apply(n Notice) bool {
 			}
 		}
 		c.putLocked(sum, c.seq)
+		if sum.State != e.sum.State {
+			c.entries[n.ID].noted = time.Now()
+		}
 	} else if n.Action == "create" {
 		sum := ContainerSummary{ID: n.ID, Image: n.Image, Created: n.Time, State: "created", Status: "Created", Labels: n.Labels}
 		if n.Name != "" {
@@ -197,8 +215,15 @@ func (s *session) takeDirty() []string {
 	return ids
 }
 
-// list asks the engine for all containers or for those with the ids, and merges the answer.
-func (s *session) list(ctx context.Context, full bool, ids []string) error {
+// listed is the outcome of a list.
+type listed struct {
+	doubtful []string // ids that have to be listed again
+	err      error
+}
+
+// list asks the engine for all containers or for those with the ids, and merges the answer. It returns the ids of those
+// where the answer contradicts a recent notice.
+func (s *session) list(ctx context.Context, full bool, ids []string) (doubtful []string, err error) {
 	c := s.c
 	ctx, cancel := context.WithTimeout(ctx, c.cfg.ListTimeout)
 	defer cancel()
@@ -219,37 +244,38 @@ func (s *session) list(ctx context.Context, full bool, ids []string) error {
 	for i := 0; i < len(names) && !full; i++ {
 		rows, err := c.cfg.Source.List(ctx, ListOptions{Name: names[i]})
 		if err != nil {
-			return fmt.Errorf("list container %q: %w", names[i], err)
+			return nil, fmt.Errorf("list container %q: %w", names[i], err)
 		}
-		c.merge(rows, start, false)
+		doubtful = append(doubtful, c.merge(rows, start, false)...)
 		// Gone, or called otherwise by now: only the whole list can say.
 		full = !slices.ContainsFunc(rows, func(r ContainerSummary) bool { return r.ID == ids[i] })
 	}
 	if full {
 		rows, err := c.cfg.Source.List(ctx, ListOptions{})
 		if err != nil {
-			return fmt.Errorf("list containers: %w", err)
+			return nil, fmt.Errorf("list containers: %w", err)
 		}
-		c.merge(rows, start, true)
+		doubtful = c.merge(rows, start, true)
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	clear(c.graves)
-	return nil
+	return doubtful, nil
 }
 
 // merge takes over rows that were listed when the sequence number was start. What a later notice touched stays: the
 // list may be older. A complete list also removes what it does not hold; differences that no notice announced are
-// told to the subscribers as simulated notices.
-func (c *Cache) merge(rows []ContainerSummary, start uint64, full bool) {
+// told to the subscribers as simulated notices. A row that contradicts a recent notice is not believed; its id is
+// returned.
+func (c *Cache) merge(rows []ContainerSummary, start uint64, full bool) (doubtful []string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.seq++
 	c.succeededLocked()
-	listed := make(map[string]struct{}, len(rows))
+	present := make(map[string]struct{}, len(rows))
 	for _, row := range rows {
 		row.Raw = nil
-		listed[row.ID] = struct{}{}
+		present[row.ID] = struct{}{}
 		if c.graves[row.ID] > start {
 			continue
 		}
@@ -259,6 +285,10 @@ func (c *Cache) merge(rows []ContainerSummary, start uint64, full bool) {
 		}
 		if c.status.Ready {
 			was, is := old != nil && running(old.sum.State), running(row.State)
+			if old != nil && is != was && time.Since(old.noted) < trust {
+				row.State, row.Status = old.sum.State, old.sum.Status
+				doubtful, is = append(doubtful, row.ID), was
+			}
 			switch {
 			case is && !was:
 				c.simulateLocked(row, "start")
@@ -269,10 +299,10 @@ func (c *Cache) merge(rows []ContainerSummary, start uint64, full bool) {
 		c.putLocked(row, start)
 	}
 	if !full {
-		return
+		return doubtful
 	}
 	for id, e := range c.entries {
-		if _, ok := listed[id]; !ok && e.seq <= start {
+		if _, ok := present[id]; !ok && e.seq <= start {
 			c.simulateLocked(e.sum, "destroy")
 			c.dropLocked(id)
 		}
@@ -282,6 +312,7 @@ func (c *Cache) merge(rows []ContainerSummary, start uint64, full bool) {
 		c.status.Ready = true
 		close(c.ready)
 	}
+	return doubtful
 }
 
 func (c *Cache) simulateLocked(sum ContainerSummary, action string) {
