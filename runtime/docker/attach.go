@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"time"
 
 	"github.com/docker/docker/api/types/container"
 
@@ -69,9 +70,20 @@ func (e *Engine) Attach(ctx context.Context, id string, spec runtime.AttachSpec,
 	if !isEOF(err) {
 		return e.wrapLong(ctx, op, err)
 	}
-	// A daemon that goes away ends the stream no less than a container does.
-	if _, err = e.State(ctx, st.ID); errors.Is(err, runtime.ErrUnavailable) {
-		return err
+	return e.whyEnded(ctx, st.ID)
+}
+
+// whyEnded tells after the end of a stream whether it was the daemon that went away. A container that still runs has
+// closed its output, or is about to be seen to have ended, or the daemon's other connections are about to break.
+func (e *Engine) whyEnded(ctx context.Context, id string) error {
+	for delay := 10 * time.Millisecond; delay < time.Second; delay *= 2 {
+		st, err := e.State(ctx, id)
+		if errors.Is(err, runtime.ErrUnavailable) {
+			return err
+		}
+		if err != nil || !st.Running || !pause(ctx, delay) {
+			break
+		}
 	}
 	return nil
 }
