@@ -39,17 +39,20 @@ func TestDev(t *testing.T) {
 	}
 
 	name := prefix(t)
-	testscript.Run(t, testscript.Params{
-		Dir: "testdata",
-		Setup: func(e *testscript.Env) error {
-			e.Setenv("XDG_CONFIG_HOME", filepath.Join(u.dir, "config"))
-			e.Setenv("HOME", e.WorkDir)
-			e.Setenv("IMAGE", image)
-			e.Setenv("NAME", fmt.Sprintf("%s-%s", name, filepath.Base(e.WorkDir)))
-			e.Setenv("HOST", first.Name)
-			e.Setenv("SERVER", strings.TrimRight("https://"+args[2], "/"))
-			return nil
-		},
+	// The scripts run side by side, and this waits for all of them.
+	t.Run("scripts", func(t *testing.T) {
+		testscript.Run(t, testscript.Params{
+			Dir: "testdata",
+			Setup: func(e *testscript.Env) error {
+				e.Setenv("XDG_CONFIG_HOME", filepath.Join(u.dir, "config"))
+				e.Setenv("HOME", e.WorkDir)
+				e.Setenv("IMAGE", image)
+				e.Setenv("NAME", fmt.Sprintf("%s-%s", name, filepath.Base(e.WorkDir)))
+				e.Setenv("HOST", first.Name)
+				e.Setenv("SERVER", strings.TrimRight("https://"+args[2], "/"))
+				return nil
+			},
+		})
 	})
 	if t.Failed() {
 		return
