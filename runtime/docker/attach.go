@@ -47,20 +47,20 @@ func (e *Engine) Attach(ctx context.Context, id string, spec runtime.AttachSpec,
 	if streams.In != nil {
 		go feed(conn, streams.In)
 	}
-	ctx, stop := context.WithCancel(ctx)
+	attached, stop := context.WithCancel(ctx)
 	var resizer sync.WaitGroup
 	if st.TTY && streams.Resize != nil {
 		resizer.Go(func() {
-			resizeLoop(ctx, streams.Resize, func(ctx context.Context, size runtime.TerminalSize) error {
+			resizeLoop(attached, streams.Resize, func(ctx context.Context, size runtime.TerminalSize) error {
 				return s.api.ContainerResize(ctx, st.ID, resizeOptions(size))
 			})
 		})
 	}
 	sink := &sinks{out: streams.Out, err: streams.Err}
 	err = copyOutput(sink, st.TTY, conn)
-	ended := ctx.Err()
 	stop()
 	resizer.Wait()
+	ended := ctx.Err()
 	if failed := sink.failure(); failed != nil && ended == nil {
 		return &runtime.Error{Op: op, Message: "write output: " + failed.Error(), Cause: failed}
 	}
