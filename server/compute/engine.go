@@ -85,7 +85,8 @@ func (e *Engine) Run(ctx context.Context) error {
 	if e.hub == nil {
 		return errors.New("compute: Run before Use")
 	}
-	work, cancel := context.WithCancel(ctx)
+	// Operations end after it is noted which there were: their leases are to be released.
+	work, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
 	e.mu.Lock()
 	e.ctx = work
