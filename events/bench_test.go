@@ -201,3 +201,56 @@ func BenchmarkBurst(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkSubscribe measures from Run to the server's first frame of the subscription, with a journal that is full of
+// what was answered before.
+func BenchmarkSubscribe(b *testing.B) {
+	srv := eventstest.NewServer(b, eventstest.Options{Drover: true, KeepAlive: -1})
+	journal := b.TempDir() + "/journal.db"
+	with := func(c *events.Config) { c.Journal = journal }
+	a := start(b, srv, routes(relay(200)), with)
+	se, err := srv.Next(b.Context())
+	if err != nil {
+		b.Fatal(err)
+	}
+	for range 2 * manyEvents {
+		if err := se.Push(b.Context(), newEvent("inspect", "", "")); err != nil {
+			b.Fatal(err)
+		}
+	}
+	if err := srv.WaitAnswered(b.Context(), 2*manyEvents); err != nil {
+		b.Fatal(err)
+	}
+	a.stop(b)
+	var took []time.Duration
+	for b.Loop() {
+		began := time.Now()
+		a := start(b, srv, routes(plain), with)
+		if _, err := srv.Next(b.Context()); err != nil {
+			b.Fatal(err)
+		}
+		subscribed := time.Since(began)
+		if _, err := srv.Call(b.Context(), newEvent("echo", "", "")); err != nil {
+			b.Fatal(err)
+		}
+		took = append(took, subscribed)
+		b.StopTimer()
+		a.stop(b)
+		b.StartTimer()
+	}
+	slices.Sort(took)
+	b.ReportMetric(float64(took[len(took)/2].Microseconds()), "subscribed-p50-us")
+}
+
+// BenchmarkReconnect measures from the loss of a connection to the next one, less the random delay.
+func BenchmarkReconnect(b *testing.B) {
+	srv := eventstest.NewServer(b, eventstest.Options{Drover: true})
+	start(b, srv, routes(plain), func(c *events.Config) { c.FirstDelay, c.MaxDelay = time.Microsecond, time.Millisecond })
+	for b.Loop() {
+		se, err := srv.Next(b.Context())
+		if err != nil {
+			b.Fatal(err)
+		}
+		se.Cut()
+	}
+}

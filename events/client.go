@@ -101,11 +101,13 @@ func (c *Client) fleeting(ev *wire.Event, reply *wire.Reply, mayBlock bool) {
 	}
 	body := wire.AppendReply(make([]byte, 0, 256+len(reply.Data)), reply)
 	if !s.drover {
-		key := ev.Key()
-		if ev.Name == wire.NamePing {
-			key = ""
+		key := ""
+		if !reply.Final() {
+			key = laneOf(ev) // it must not be overtaken by the final one
 		}
-		c.outbox.once(key, body)
+		if !c.outbox.once(key, body) {
+			c.counts.expired.Add(1)
+		}
 		return
 	}
 	ctx := context.Context(nil)

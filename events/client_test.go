@@ -189,6 +189,7 @@ func TestMalformedEventsAreAnswered(t *testing.T) {
 // answers one.
 func TestOneResourceInOrder(t *testing.T) {
 	flavours(t, func(t *testing.T, srv *eventstest.Server) {
+		srv.FailPublish(4, 503) // a retry must not be overtaken
 		var mu sync.Mutex
 		var ran []string
 		running := 0

@@ -15,10 +15,10 @@ import (
 func answer(ev *wire.Event, reply *wire.Reply, deadline time.Time, settled func()) *entry {
 	e := &entry{settled: settled, silent: ev.ReplyTo == ""}
 	if e.silent {
-		e.record = record{id: ev.ID, key: ev.Key(), failed: reply.Transitioning == wire.TransitioningError}
+		e.record = record{id: ev.ID, key: laneOf(ev), failed: reply.Transitioning == wire.TransitioningError}
 		return e
 	}
-	e.record = *newRecord(0, ev.Key(), reply, deadline)
+	e.record = *newRecord(0, laneOf(ev), reply, deadline)
 	return e
 }
 

@@ -38,6 +38,7 @@ func TestDrainFinishesWhatRuns(t *testing.T) {
 			}
 		}
 		<-started
+		until(t, "the second waits", func() bool { return a.Status().Stats.Queued == 1 })
 		a.cancel()
 		until(t, "draining", func() bool { return a.Status().State == events.StateDraining })
 		late := newEvent("echo", "2", "{}")

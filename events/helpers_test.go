@@ -18,7 +18,7 @@ import (
 	"github.com/droverhq/drover/events/wire"
 )
 
-const patience = time.Minute // a busy machine is no failure
+const patience = 3 * time.Minute // a busy machine is no failure
 
 func quiet() *logrus.Logger {
 	l := logrus.New()

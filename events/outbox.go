@@ -12,76 +12,6 @@ import (
 	"github.com/droverhq/drover/utils/keyed"
 )
 
-// Bounds of the outbox and the journal beneath it.
-const (
-	maxPending      = 65536    // final replies that the server has not taken
-	maxPendingBytes = 64 << 20 // of them, in a journal on disk
-	maxMemoryBytes  = 16 << 20 // of them, in a journal in memory
-	maxUnstored     = 16 << 20 // of them, in memory because the journal failed
-	maxCached       = 1 << 20  // of them, in memory beside the journal
-	window          = 1 << 20  // of them, while connected, before workers wait for the server
-	maxKept         = 1 << 20  // taken replies kept for repeats
-	maxKeptAge      = 15 * time.Minute
-	maxTombstones   = 32768
-	maxTombstoneAge = 24 * time.Hour
-	maxCommit       = 256 << 10 // one transaction
-
-	// windowWait is how long a worker waits for the server to take what is before its reply.
-	windowWait = time.Second
-	// crossing is how long a repeated event may merely have crossed its reply on the way.
-	crossing = 2 * time.Second
-)
-
-// entry is one reply on its way to the server. Its fields are guarded by the outbox's mu once it was added.
-type entry struct {
-	record
-	kind     entryKind
-	state    entryState
-	stored   bool // the journal has it, so text may be dropped
-	listed   bool // it is in the list and the map of what is pending
-	sentAt   time.Time
-	failures int
-	lane     keyed.Taken[*entry] // while waiting
-	timer    *time.Timer         // while waiting
-
-	older, newer *entry
-	settled      func() // called once the reply is on record
-	silent       bool   // there is no reply to send, only the fact to remember
-	barrier      bool   // nothing at all: settled tells that everything before it is
-}
-
-type entryKind uint8
-
-const (
-	kindFinal   entryKind = iota // journalled, offered until taken
-	kindPassing                  // offered until taken, but forgotten with the process: busy and the like
-	kindRepeat                   // a kept reply on its way once more
-	kindOnce                     // offered once: pings and progress to a server that takes them by POST
-)
-
-type entryState uint8
-
-const (
-	stateQueued entryState = iota
-	stateSending
-	stateWaiting // for its next attempt
-	stateSent    // over the socket, and not acknowledged
-	stateGone
-)
-
-// keptReply is a reply that the server took and that still is in the journal.
-type keptReply struct {
-	seq  uint64
-	size int
-	at   time.Time
-}
-
-// grave is a tombstone without its text.
-type grave struct {
-	seq, hash uint64
-	at        time.Time
-}
-
 // outbox holds final replies from when they are made until the server has them, and remembers what was answered. What
 // is to be sent next waits in queue, for whoever holds a connection.
 type outbox struct {
@@ -202,7 +132,7 @@ func (o *outbox) lookup(ev *wire.Event) verdict {
 		return buried
 	}
 	o.addLocked(&entry{
-		record: record{seq: seq, id: ev.ID, key: ev.Key(), deadline: time.Now().Add(time.Hour), size: len(body), text: body},
+		record: record{seq: seq, id: ev.ID, key: laneOf(ev), deadline: time.Now().Add(time.Hour), size: len(body), text: body},
 		kind:   kindRepeat,
 	})
 	return repeated
@@ -211,37 +141,47 @@ func (o *outbox) lookup(ev *wire.Event) verdict {
 // commit blocks until the committer took e, in the order of calls for one key. Where a server that is connected is far
 // behind, it waits for a while first: what is not answered yet waits better as an event than as a reply.
 func (o *outbox) commit(e *entry) {
-	o.mu.Lock()
-	for deadline := time.Now().Add(windowWait); o.connected && o.bytes > window && !e.barrier; {
-		room := o.room
-		if room == nil {
-			room = make(chan struct{})
-			o.room = room
-		}
-		o.mu.Unlock()
-		t := time.NewTimer(time.Until(deadline))
-		select {
-		case <-room:
-			t.Stop()
-			o.mu.Lock()
-			continue
-		case <-t.C:
-		case <-o.gone:
-		}
-		t.Stop()
-		o.mu.Lock()
-		break
+	if !e.barrier {
+		o.awaitRoom()
 	}
-	o.mu.Unlock()
 	select {
 	case o.in <- e:
 	case <-o.gone: // of a handler that did not heed its context
 	}
 }
 
+func (o *outbox) awaitRoom() {
+	var patience *time.Timer
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for o.connected && o.bytes > window {
+		if o.room == nil {
+			o.room = make(chan struct{})
+		}
+		room := o.room
+		if patience == nil {
+			patience = time.NewTimer(windowWait)
+			defer patience.Stop()
+		}
+		o.mu.Unlock()
+		expired := false
+		select {
+		case <-room:
+		case <-patience.C:
+			expired = true
+		case <-o.gone:
+			expired = true
+		}
+		o.mu.Lock()
+		if expired {
+			return
+		}
+	}
+}
+
 // pass offers a reply that is not worth the journal. It never blocks.
 func (o *outbox) pass(ev *wire.Event, reply *wire.Reply, deadline time.Time) {
-	r := newRecord(0, ev.Key(), reply, deadline)
+	r := newRecord(0, laneOf(ev), reply, deadline)
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.seq++
@@ -250,6 +190,14 @@ func (o *outbox) pass(ev *wire.Event, reply *wire.Reply, deadline time.Time) {
 		return // it has an answer already
 	}
 	o.addLocked(&entry{record: *r, kind: kindPassing})
+}
+
+// laneOf returns the key under which the replies to ev are sent one after the other: that of its resource, or its own.
+func laneOf(ev *wire.Event) string {
+	if key := ev.Key(); key != "" {
+		return key
+	}
+	return "#" + ev.ID
 }
 
 // once offers body a single time to a server that takes replies by POST. It reports whether there was room.
@@ -264,6 +212,9 @@ func (o *outbox) once(key string, body []byte) bool {
 // addLocked makes e pending and queues it.
 func (o *outbox) addLocked(e *entry) {
 	h := o.hash(e.id)
+	if other := o.pending[h]; other != nil {
+		o.removeLocked(other) // one event has one answer
+	}
 	e.listed = true
 	o.pending[h] = e
 	if e.older = o.newest; e.older != nil {
