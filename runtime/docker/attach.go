@@ -52,6 +52,8 @@ func (e *Engine) Attach(ctx context.Context, id string, spec runtime.AttachSpec,
 	if st.TTY && streams.Resize != nil {
 		resizer.Go(func() {
 			resizeLoop(attached, streams.Resize, func(ctx context.Context, size runtime.TerminalSize) error {
+				ctx, cancel := e.limit(ctx, e.cfg.Timeout)
+				defer cancel()
 				return s.api.ContainerResize(ctx, st.ID, resizeOptions(size))
 			})
 		})

@@ -1,11 +1,14 @@
 package docker_test
 
 import (
+	"bufio"
 	"bytes"
 	"context"
+	"encoding/json"
 	"io"
 	"net"
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 
@@ -115,15 +118,57 @@ func BenchmarkList(b *testing.B) {
 	}
 }
 
-// BenchmarkExec is one exec of true, which is nearly all the daemon's.
+// BenchmarkExec is one exec of true, which is nearly all the daemon's: through the engine, and as three bare requests.
 func BenchmarkExec(b *testing.B) {
 	id := sleeper(b)
 	e := engine(b, docker.Config{})
-	for b.Loop() {
-		if err := e.Exec(b.Context(), id, runtime.ExecSpec{Cmd: []string{"true"}}, runtime.Streams{}); err != nil {
-			b.Error(err)
+	b.Run("engine", func(b *testing.B) {
+		for b.Loop() {
+			if err := e.Exec(b.Context(), id, runtime.ExecSpec{Cmd: []string{"true"}}, runtime.Streams{}); err != nil {
+				b.Error(err)
+			}
 		}
+	})
+	b.Run("floor", func(b *testing.B) {
+		for b.Loop() {
+			bareExec(b, id)
+		}
+	})
+}
+
+// bareExec creates, starts and inspects an exec over connections that it closes.
+func bareExec(b *testing.B, id string) {
+	call := func(method, path, body string) []byte {
+		conn, err := net.Dial("unix", realSocket)
+		if err != nil {
+			b.Fatal(err)
+		}
+		defer conn.Close()
+		req, err := http.NewRequestWithContext(b.Context(), method, "http://d/v1.41"+path, strings.NewReader(body))
+		if err != nil {
+			b.Fatal(err)
+		}
+		req.Header.Set("Content-Type", "application/json")
+		if err := req.Write(conn); err != nil {
+			b.Fatal(err)
+		}
+		resp, err := http.ReadResponse(bufio.NewReader(conn), req)
+		if err != nil {
+			b.Fatal(err)
+		}
+		defer resp.Body.Close()
+		answer, err := io.ReadAll(resp.Body)
+		if err != nil {
+			b.Fatal(err)
+		}
+		return answer
 	}
+	var created struct{ ID string }
+	if err := json.Unmarshal(call("POST", "/containers/"+id+"/exec", `{"AttachStdout":true,"AttachStderr":true,"Cmd":["true"]}`), &created); err != nil {
+		b.Fatal(err)
+	}
+	call("POST", "/exec/"+created.ID+"/start", `{}`)
+	call("GET", "/exec/"+created.ID+"/json", "")
 }
 
 // BenchmarkExecOutput is how fast the output of a process comes out.

@@ -3,12 +3,13 @@ package docker_test
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -421,8 +422,16 @@ func TestTLS(t *testing.T) {
 	server := httptest.NewUnstartedServer(nil)
 	server.StartTLS()
 	cert := server.TLS.Certificates[0]
-	roots := x509.NewCertPool()
-	roots.AddCert(server.Certificate())
+	dir := t.TempDir()
+	ca := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})
+	if err := os.WriteFile(filepath.Join(dir, "ca.pem"), ca, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	config, err := docker.LoadTLS(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config.ServerName = "example.com"
 	server.Close()
 	listener, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{cert}})
 	if err != nil {
@@ -450,7 +459,7 @@ func TestTLS(t *testing.T) {
 		}
 	})
 	host := listener.Addr().String()
-	e := open(t, docker.Config{Host: "tcp://" + host, TLS: &tls.Config{RootCAs: roots, ServerName: "example.com"}})
+	e := open(t, docker.Config{Host: "tcp://" + host, TLS: config})
 	if _, err := e.Inspect(t.Context(), id); err != nil {
 		t.Errorf("Inspect: %v", err)
 	}
@@ -467,4 +476,25 @@ func TestTLS(t *testing.T) {
 	stranger.Close()
 	listener.Close()
 	conns.Wait()
+}
+
+func TestLoadTLS(t *testing.T) {
+	dir := t.TempDir()
+	if config, err := docker.LoadTLS(dir); err != nil || config.RootCAs != nil || config.InsecureSkipVerify {
+		t.Errorf("an empty directory: %+v, %v", config, err)
+	}
+	for _, name := range []string{"ca.pem", "cert.pem", "key.pem"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte("rubbish"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if name == "cert.pem" {
+			continue // half a pair is none
+		}
+		if _, err := docker.LoadTLS(dir); !errors.Is(err, runtime.ErrInvalid) {
+			t.Errorf("rubbish in %s: %v", name, err)
+		}
+		if err := os.Remove(filepath.Join(dir, "ca.pem")); err != nil && !errors.Is(err, os.ErrNotExist) {
+			t.Fatal(err)
+		}
+	}
 }
