@@ -1,6 +1,7 @@
 package hub
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -90,8 +91,8 @@ func (h *Hub) newPending(ev *wire.Event, answered bool) (*pending, error) {
 	switch {
 	case ev.Name == "" || strings.ContainsAny(ev.Name, ";"):
 		return nil, fmt.Errorf("%w: it has no name, or one with a semicolon", ErrInvalid)
-	case len(ev.Data) > 0 && !wire.Valid(ev.Data):
-		return nil, fmt.Errorf("%w: its data is not JSON", ErrInvalid)
+	case len(ev.Data) > 0 && !isObject(ev.Data):
+		return nil, fmt.Errorf("%w: its data is no JSON object", ErrInvalid)
 	case ev.TimeoutMillis < 0:
 		return nil, fmt.Errorf("%w: its timeout is negative", ErrInvalid)
 	}
@@ -118,6 +119,12 @@ func (h *Hub) newPending(ev *wire.Event, answered bool) (*pending, error) {
 		id: full.ID, key: full.Key(), name: full.Name, frame: frame, period: period, deadline: now.Add(period),
 		durable: full.Name != wire.NamePing, answered: answered,
 	}, nil
+}
+
+// isObject reports whether data is what agents read: a JSON object, or null.
+func isObject(data []byte) bool {
+	data = bytes.TrimSpace(data)
+	return (bytes.HasPrefix(data, []byte("{")) || string(data) == "null") && wire.Valid(data)
 }
 
 // submit puts an event in line, stores it and pushes it if it can be. It returns the event that is in line then: one

@@ -106,8 +106,9 @@ func TestCallErrors(t *testing.T) {
 	check("no name", &wire.Event{}, "1a1", hub.ErrInvalid, wire.CodeInvalid)
 	check("a name that would be qualified", &wire.Event{Name: "a;agent=1"}, "1a1", hub.ErrInvalid, wire.CodeInvalid)
 	check("broken data", &wire.Event{Name: "test.event", Data: json.RawMessage(`{`)}, "1a1", hub.ErrInvalid, wire.CodeInvalid)
+	check("data that is no object", &wire.Event{Name: "test.event", Data: json.RawMessage(`[1]`)}, "1a1", hub.ErrInvalid, wire.CodeInvalid)
 	check("negative timeout", &wire.Event{Name: "test.event", TimeoutMillis: -1}, "1a1", hub.ErrInvalid, wire.CodeInvalid)
-	huge := &wire.Event{Name: "test.event", Data: json.RawMessage(`"` + strings.Repeat("x", wire.MaxFrame) + `"`)}
+	huge := &wire.Event{Name: "test.event", Data: json.RawMessage(`{"x":"` + strings.Repeat("x", wire.MaxFrame) + `"}`)}
 	check("too large", huge, "1a1", hub.ErrInvalid, wire.CodeInvalid)
 
 	gone, cancel := context.WithCancel(ctx)
@@ -302,7 +303,7 @@ func TestTooManyEventsForOneAgent(t *testing.T) {
 	var wg sync.WaitGroup
 	var full atomic.Int32
 	ctx, cancel := context.WithCancel(t.Context())
-	body := json.RawMessage(`"` + strings.Repeat("x", 1<<20) + `"`)
+	body := json.RawMessage(`{"x":"` + strings.Repeat("x", 1<<20) + `"}`)
 	for range 80 {
 		wg.Go(func() {
 			_, err := srv.Call(ctx, "1a1", &wire.Event{Name: "test.event", Data: body}, nil)

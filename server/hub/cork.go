@@ -42,11 +42,18 @@ func (c *corkConn) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-func (c *corkConn) write(p []byte) (int, error) {
-	if err := c.Conn.SetWriteDeadline(time.Now().Add(c.timeout)); err != nil {
-		return 0, err
+// write writes in pieces, each of which has the whole timeout: a slow link that takes something is not a dead one.
+func (c *corkConn) write(p []byte) (n int, err error) {
+	for len(p) > 0 && err == nil {
+		if err = c.Conn.SetWriteDeadline(time.Now().Add(c.timeout)); err != nil {
+			break
+		}
+		var m int
+		m, err = c.Conn.Write(p[:min(len(p), maxCork)])
+		n += m
+		p = p[m:]
 	}
-	return c.Conn.Write(p)
+	return n, err
 }
 
 func (c *corkConn) flushLocked() error {

@@ -29,7 +29,6 @@ type AgentConfig struct {
 	HostUUID string   // reported in pings; "": nothing is
 	// Instances are reported in pings.
 	Instances func() []map[string]any
-	NoPing    bool // does not answer pings
 	NoRetry   bool // stays away once its connection ended
 }
 
@@ -54,6 +53,7 @@ type Agent struct {
 	order    map[string][]string // event ids by resource, as they were begun
 	dropped  int
 	acks     map[string]int
+	mute     bool
 	afterAck int
 	frames   []string // all that came, but pings
 	pings    []string
@@ -100,6 +100,13 @@ func (a *Agent) Cut() {
 	if a.conn != nil {
 		_ = a.conn.NetConn().Close()
 	}
+}
+
+// Mute makes the agent leave pings unanswered; its WebSocket library answers all the same.
+func (a *Agent) Mute() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.mute = true
 }
 
 // Connected reports whether the agent has a socket.
@@ -266,7 +273,7 @@ func (a *Agent) write(frame []byte) {
 func (a *Agent) take(ctx context.Context, srv *Server, frame []byte) {
 	ev, err := wire.DecodeEvent(frame)
 	if err != nil {
-		a.tb.Errorf("the server sent %q: %v", frame, err)
+		a.tb.Errorf("the server sent %.200q: %v", frame, err)
 		return
 	}
 	a.mu.Lock()
@@ -274,7 +281,7 @@ func (a *Agent) take(ctx context.Context, srv *Server, frame []byte) {
 	switch ev.Name {
 	case wire.NamePing:
 		a.pings = append(a.pings, string(frame))
-		if ev.ReplyTo != "" && !a.cfg.NoPing {
+		if ev.ReplyTo != "" && !a.mute {
 			a.wg.Go(func() { a.answer(ctx, srv, ev, a.pong(ev), nil, false) })
 		}
 		return

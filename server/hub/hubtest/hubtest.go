@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -51,7 +52,7 @@ func Start(tb testing.TB, cfg hub.Config) *Server {
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- h.Run(ctx) }()
-	s.stop = func() {
+	s.stop = sync.OnceFunc(func() {
 		cancel()
 		select {
 		case err := <-ended:
@@ -62,9 +63,8 @@ func Start(tb testing.TB, cfg hub.Config) *Server {
 			tb.Error("the hub does not end")
 		}
 		s.http.Close()
-		s.stop = func() {}
-	}
-	tb.Cleanup(func() { s.stop() })
+	})
+	tb.Cleanup(s.stop)
 	return s
 }
 
