@@ -171,6 +171,9 @@ func TestRegistrationTokens(t *testing.T) {
 	if got := s.do("GET", "/v1/scripts/"+token, "", nil); got.status != 410 || !strings.Contains(got.str("message"), "revoked") {
 		t.Errorf("script of a revoked token: %d %s", got.status, got.text)
 	}
+	if n, all := len(s.must("GET", "/v2-beta/registrationtokens", s.key, nil).data()), len(s.must("GET", "/v2-beta/registrationtokens?all=true", s.key, nil).data()); n != 0 || all != 1 {
+		t.Errorf("%d tokens are listed, %d with those that are revoked", n, all)
+	}
 	for _, bad := range []string{`{"expiresIn":0}`, `{"expiresIn":-5}`, `{"expiresIn":"soon"}`, `{"expiresIn":99999999999}`} {
 		if got := s.do("POST", "/v2-beta/registrationtokens", s.key, bad); got.status != 422 || got.str("fieldName") != "expiresIn" {
 			t.Errorf("%s: %d %s", bad, got.status, got.text)

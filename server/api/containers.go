@@ -86,8 +86,7 @@ func given(fields map[string]any, name string) *string {
 
 // containerResources leaves out what is removed, unless the query asks for it.
 func (h *Handler) containerResources(q *request, all []*store.Container) []*resource {
-	query := q.r.URL.Query()
-	removed := query.Get("all") == "true" || query.Has("removed_notnull") || query.Get("state") == store.ContainerRemoved
+	removed := q.wantsRemoved()
 	out := make([]*resource, 0, len(all))
 	for _, c := range all {
 		if removed || c.State != store.ContainerRemoved {
@@ -95,6 +94,12 @@ func (h *Handler) containerResources(q *request, all []*store.Container) []*reso
 		}
 	}
 	return out
+}
+
+// wantsRemoved reports whether a list shall hold what is removed as well.
+func (q *request) wantsRemoved() bool {
+	query := q.r.URL.Query()
+	return query.Get("all") == "true" || query.Has("removed_notnull") || query.Get("state") == store.StateRemoved
 }
 
 func (h *Handler) containerResource(c *store.Container) *resource {

@@ -20,6 +20,8 @@ const (
 	showFor     = time.Hour
 	maxShown    = 1000
 	maxTokenAge = 10 * 365 * 24 * 60 * 60 // seconds
+	// Tokens that are revoked or have expired can be looked at for this long.
+	keepTokens = 30 * 24 * time.Hour
 )
 
 func (h *Handler) registrationTokenEndpoint() *endpoint {
@@ -48,7 +50,9 @@ func (h *Handler) registrationTokenEndpoint() *endpoint {
 		list: func(q *request) ([]*resource, error) {
 			var out []*resource
 			for _, t := range h.store.RegistrationTokens.List() {
-				out = append(out, h.tokenResource(q.agentBase(), t))
+				if t.Revoked.IsZero() || q.wantsRemoved() {
+					out = append(out, h.tokenResource(q.agentBase(), t))
+				}
 			}
 			return out, nil
 		},
@@ -70,6 +74,7 @@ func (h *Handler) createToken(q *request, fields map[string]any) (*resource, err
 		}
 		t.Expires = h.now().Add(time.Duration(n) * time.Second).UTC()
 	}
+	h.purgeTokens(q.ctx())
 	rec, token, err := h.store.CreateRegistrationToken(q.ctx(), t)
 	if err != nil {
 		return nil, fromCompute(err)
@@ -142,8 +147,7 @@ func (h *Handler) image() string {
 }
 
 // OneLiner returns the command that joins a host to the server at base, unless a setting names another address. The
-// token in it is valid for 30 days. Calls return the same line for an hour; tokens of earlier starts that have expired
-// are deleted.
+// token in it is valid for 30 days. Calls return the same line for an hour.
 func (h *Handler) OneLiner(ctx context.Context, base string) (string, error) {
 	now := h.now()
 	for _, t := range h.store.RegistrationTokens.List() {
@@ -153,12 +157,8 @@ func (h *Handler) OneLiner(ctx context.Context, base string) (string, error) {
 		if token := h.shown.get(t.ID); token != "" && t.Revoked.IsZero() {
 			return h.command(registrationURL(h.agentBase(base), token)), nil
 		}
-		if now.After(t.Expires) {
-			if err := h.store.RegistrationTokens.Delete(ctx, t.ID, t.Revision); err != nil {
-				h.log.WithError(err).Debug("cannot delete an expired token")
-			}
-		}
 	}
+	h.purgeTokens(ctx)
 	rec, token, err := h.store.CreateRegistrationToken(ctx, store.RegistrationToken{
 		AccountID: AdminAccount, Description: oneLinerName, Expires: now.Add(oneLinerLife).UTC(),
 	})
@@ -167,6 +167,21 @@ func (h *Handler) OneLiner(ctx context.Context, base string) (string, error) {
 	}
 	h.shown.add(rec.ID, token)
 	return h.command(registrationURL(h.agentBase(base), token)), nil
+}
+
+// purgeTokens deletes the tokens that have been of no use for long.
+func (h *Handler) purgeTokens(ctx context.Context) {
+	before := h.now().Add(-keepTokens)
+	for _, t := range h.store.RegistrationTokens.List() {
+		revoked := !t.Revoked.IsZero() && t.Revoked.Before(before)
+		expired := !t.Expires.IsZero() && t.Expires.Before(before)
+		if !revoked && !expired {
+			continue
+		}
+		if err := h.store.RegistrationTokens.Delete(ctx, t.ID, t.Revision); err != nil {
+			h.log.WithError(err).WithField("token", t.ID).Debug("cannot delete an old token")
+		}
+	}
 }
 
 // shownTokens are the tokens that were made a short while ago, by id. They are in memory alone.
