@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 )
 
@@ -52,20 +53,16 @@ func runGrep(ctx context.Context, e *env, args []Word, d dialect, compressed boo
 	if err != nil {
 		return 2, err
 	}
-	selected := int64(0)
-	code, err := e.eachName(ctx, names, g.silent, func(name string, r io.Reader) error {
-		if compressed {
-			d, err := decompress(r)
-			if err != nil {
-				return err
-			}
-			defer d.Close()
-			r = d
-		}
-		n, err := g.file(e, name, r)
-		selected += n
-		return err
-	})
+	selected, code := int64(0), 0
+	if len(names) > 1 && g.before == 0 && g.after == 0 && !slices.Contains(names, "-") {
+		selected, code, err = g.many(ctx, e, names, compressed)
+	} else {
+		code, err = e.eachName(ctx, names, g.silent, func(name string, r io.Reader) error {
+			n, err := g.plain(e, name, r, compressed)
+			selected += n
+			return err
+		})
+	}
 	switch {
 	case errors.Is(err, errQuiet):
 		return 0, nil
@@ -77,6 +74,19 @@ func runGrep(ctx context.Context, e *env, args []Word, d dialect, compressed boo
 		return 1, nil
 	}
 	return 0, nil
+}
+
+// plain searches one file that may be compressed.
+func (g *grepper) plain(e *env, name string, r io.Reader, compressed bool) (int64, error) {
+	if compressed {
+		d, err := decompress(r)
+		if err != nil {
+			return 0, err
+		}
+		defer d.Close()
+		r = d
+	}
+	return g.file(e, name, r)
 }
 
 var errQuiet = errors.New("one match is enough")

@@ -61,7 +61,7 @@ func head(ctx context.Context, e *env, args []Word) (int, error) {
 
 // clampLines applies app.logs.max-line.
 func (e *env) clampLines(n int64) int64 {
-	limit := int64(e.service.limits.MaxLines)
+	limit := int64(e.limits.MaxLines)
 	if limit <= 0 || n <= limit {
 		return n
 	}
@@ -154,7 +154,7 @@ func (e *env) allButLastBytes(r io.Reader, n int64) error {
 
 // holds checks what a stage keeps in memory.
 func (e *env) holds(size int64) error {
-	if limit := e.service.limits.SortMemory; limit > 0 && size > limit {
+	if limit := e.limits.SortMemory; limit > 0 && size > limit {
 		return &LimitError{Key: "app.logs.sort-memory", Limit: fmt.Sprintf("%d MB", limit>>20)}
 	}
 	return nil

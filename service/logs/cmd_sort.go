@@ -402,7 +402,7 @@ const lineOverhead = 24 // bytes of a slice header
 func (s *sorter) add(line []byte) error {
 	line = chomp(line)
 	cost := int64(len(line)) + lineOverhead
-	if limit := s.e.service.limits.SortMemory; limit > 0 && s.size+cost > limit {
+	if limit := s.e.limits.SortMemory; limit > 0 && s.size+cost > limit {
 		if err := s.spill(); err != nil {
 			return err
 		}
@@ -433,8 +433,8 @@ func (s *sorter) spill() error {
 	}
 	w := bufio.NewWriterSize(f, blockSize)
 	for _, line := range s.lines {
-		if s.spilled += int64(len(line)) + 1; s.e.service.limits.SortDisk > 0 && s.spilled > s.e.service.limits.SortDisk {
-			return &LimitError{Key: "app.logs.sort-disk", Limit: fmt.Sprintf("%d MB", s.e.service.limits.SortDisk>>20)}
+		if s.spilled += int64(len(line)) + 1; s.e.limits.SortDisk > 0 && s.spilled > s.e.limits.SortDisk {
+			return &LimitError{Key: "app.logs.sort-disk", Limit: fmt.Sprintf("%d MB", s.e.limits.SortDisk>>20)}
 		}
 		_, _ = w.Write(line)
 		_ = w.WriteByte('\n')

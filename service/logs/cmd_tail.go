@@ -271,13 +271,24 @@ func (e *env) tailFollow(ctx context.Context, spec tailSpec, names []string, hea
 	var mu sync.Mutex // one file's output at a time
 	last := ""
 	group, ctx := errgroup.WithContext(ctx)
+	// Whatever ends the command, what has begun to follow ends with it.
+	give := func(err error) (int, error) {
+		group.Go(func() error { return err })
+		return 1, group.Wait()
+	}
 	code := 0
 	for _, name := range names {
 		w, err := e.service.watches.follow(name)
 		if err != nil {
-			return 1, err
+			return give(err)
 		}
-		f, err := newFollower(w, func(r io.ReaderAt, size int64) (int64, error) { return spec.offset(ctx, r, size) })
+		f, err := newFollower(w, func(r io.ReaderAt, size int64) (int64, error) {
+			from, err := spec.offset(ctx, r, size)
+			if max := e.limits.MaxRead; err == nil && max > 0 && size-from > max {
+				err = readLimit(max)
+			}
+			return from, err
+		})
 		if err == nil && f.gen == nil {
 			_, err = e.service.jail.Stat(name)
 			if spec.retry && errors.Is(err, fs.ErrNotExist) {
@@ -289,6 +300,9 @@ func (e *env) tailFollow(ctx context.Context, spec tailSpec, names []string, hea
 		}
 		if err != nil {
 			f.close()
+			if fatal(ctx, err) {
+				return give(err)
+			}
 			e.errf("cannot open '%s' for reading: %s", name, reason(err))
 			code = 1
 			continue
@@ -302,6 +316,7 @@ func (e *env) tailFollow(ctx context.Context, spec tailSpec, names []string, hea
 					return err
 				}
 			}
+			e.meter.read.Add(int64(len(p))) // counted and not limited: a follow may go on for days
 			if _, err := e.out.Write(p); err != nil {
 				return err
 			}
@@ -316,7 +331,7 @@ func (e *env) tailFollow(ctx context.Context, spec tailSpec, names []string, hea
 		}
 		follow := func() error {
 			defer f.close()
-			return f.run(ctx, e.service.buffers, e.service.limits.Idle, emit, note)
+			return guard(func() error { return f.run(ctx, e.service.buffers, e.limits.Idle, emit, note) })
 		}
 		if len(names) == 1 {
 			return 1, follow()

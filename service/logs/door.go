@@ -21,6 +21,9 @@ import (
 // speaks as today's clients expect: a command a message, a line a message.
 const Subprotocol = "drover.logs.v1"
 
+// LineProtocol is the name of the form without a subprotocol, for browsers that must name one beside their token.
+const LineProtocol = "drover.lines.v1"
+
 // DoorConfig says who may use a [Service] over HTTP and how much.
 type DoorConfig struct {
 	Service *Service
@@ -29,7 +32,9 @@ type DoorConfig struct {
 	// Origins that browsers may come from, besides the door's own; "*" is any.
 	Origins []string
 	Lookup  Lookup // may be nil
-	Node    string // name of this node, for the audit
+	Node    string // name of this node, for the audit and for what Lookup says
+	// Addresses are what else Lookup may call this node.
+	Addresses []string
 	// Audit gets a record of every command that ended. It may be nil and must not block long.
 	Audit     func(Record)
 	Log       logrus.FieldLogger
@@ -83,7 +88,7 @@ func NewDoor(cfg DoorConfig) (*Door, error) {
 	d := &Door{cfg: cfg, mux: http.NewServeMux(), clients: map[string]int{}}
 	d.upgrader = websocket.Upgrader{
 		ReadBufferSize: 1 << 10, WriteBufferSize: 4 << 10, WriteBufferPool: &sync.Pool{},
-		HandshakeTimeout: 10 * time.Second, Subprotocols: []string{Subprotocol}, CheckOrigin: d.originAllowed,
+		HandshakeTimeout: 10 * time.Second, Subprotocols: []string{Subprotocol, LineProtocol}, CheckOrigin: d.originAllowed,
 	}
 	d.mux.HandleFunc("GET /{$}", d.socket)
 	d.mux.HandleFunc("POST /query", d.query)
@@ -159,20 +164,32 @@ func (d *Door) enter(client string) (leave func(), err error) {
 	}, nil
 }
 
-// run carries out one command under the limits and writes the audit.
-func (d *Door) run(ctx context.Context, who, remote, command string, p *Pipeline, sink Sink) (Result, error) {
-	client := remote
-	if host, _, err := net.SplitHostPort(remote); err == nil {
-		client = host
+// address is where a request comes from, without a port.
+func address(r *http.Request) string {
+	if host, _, err := net.SplitHostPort(r.RemoteAddr); err == nil {
+		return host
 	}
+	return r.RemoteAddr
+}
+
+// run carries out one command under the limits and writes the audit.
+func (d *Door) run(ctx context.Context, who, client, command string, p *Pipeline, sink Sink) (Result, error) {
 	start := time.Now()
 	var result Result
 	leave, err := d.enter(who + "@" + client)
 	if err == nil {
-		result, err = d.cfg.Service.Run(ctx, p, sink)
-		leave()
+		err = guard(func() error {
+			defer leave()
+			var err error
+			result, err = d.cfg.Service.Run(ctx, p, sink)
+			return err
+		})
 	} else {
 		result.ExitCode = 1
+	}
+	var bug *panicError
+	if errors.As(err, &bug) {
+		d.cfg.Log.WithField("command", command).Errorf("log service: panic: %v\n%s", bug.value, bug.stack)
 	}
 	d.audit(Record{
 		Time: start, Who: who, Client: client, Node: d.cfg.Node, Command: command, Exit: result.ExitCode,

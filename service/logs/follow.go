@@ -17,6 +17,7 @@ type follower struct {
 	gen       *generation
 	offset    int64
 	truncated int
+	told      bool // of the file that took the name
 }
 
 // Notes of a follower, for people.
@@ -72,18 +73,21 @@ func (f *follower) run(ctx context.Context, pool *buffers, idle time.Duration, e
 	}
 	for {
 		// Ask for the change channel first: what changes after the read below closes it.
-		f.watch.mu.Lock()
-		changed, failed := f.watch.changed, f.watch.failed
-		f.watch.mu.Unlock()
-		if failed != nil {
-			return failed
+		now := f.look()
+		if now.failed != nil {
+			return now.failed
 		}
-		n, err := f.drain(ctx, pool, emit, note)
+		n, err := f.drain(ctx, now, pool, emit, note)
 		if err != nil {
 			return err
 		}
 		f.reached()
-		if f.step(note) {
+		if now.replaced && !f.told {
+			f.told = true
+			note(noteReplaced)
+		}
+		// Only what was given up before the read above is read to its end.
+		if (f.gen == nil || now.givenUp) && f.step(note) {
 			continue
 		}
 		if n > 0 && timer != nil {
@@ -94,24 +98,44 @@ func (f *follower) run(ctx context.Context, pool *buffers, idle time.Duration, e
 			return context.Cause(ctx)
 		case <-expired:
 			return &LimitError{Key: "app.logs.idle-timeout", Limit: idle.String()}
-		case <-changed:
+		case <-now.changed:
 		}
 	}
 }
 
+// A glance is what a follower knows of its file at one moment.
+type glance struct {
+	changed   chan struct{}
+	failed    error
+	size      int64
+	truncated int
+	replaced  bool // another file has the name
+	givenUp   bool // and nobody writes to this one any more
+}
+
+func (f *follower) look() glance {
+	w := f.watch
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	g := glance{changed: w.changed, failed: w.failed}
+	if f.gen != nil {
+		g.size, g.truncated = f.gen.size, f.gen.truncated
+		g.replaced = f.gen.next != nil
+		g.givenUp = g.replaced && w.fading != f.gen
+	}
+	return g
+}
+
 // drain emits what the file has beyond the offset.
-func (f *follower) drain(ctx context.Context, pool *buffers, emit func([]byte) error, note func(string)) (total int64, err error) {
+func (f *follower) drain(ctx context.Context, now glance, pool *buffers, emit func([]byte) error, note func(string)) (total int64, err error) {
 	if f.gen == nil {
 		return 0, nil
 	}
-	f.watch.mu.Lock()
-	size, truncated := f.gen.size, f.gen.truncated
-	f.watch.mu.Unlock()
-	if truncated != f.truncated {
-		f.truncated, f.offset = truncated, 0
+	if now.truncated != f.truncated {
+		f.truncated, f.offset = now.truncated, 0
 		note(noteTruncated)
 	}
-	if f.offset >= size && f.gen.next == nil {
+	if f.offset >= now.size && !now.replaced {
 		return 0, nil
 	}
 	buf := pool.Get().(*[]byte)
@@ -161,6 +185,9 @@ func (f *follower) step(note func(string)) bool {
 	next.refs++
 	f.watch.unref(f.gen)
 	f.gen, f.offset, f.truncated = next, 0, next.truncated
-	note(what)
+	if !f.told {
+		note(what)
+	}
+	f.told = false
 	return true
 }

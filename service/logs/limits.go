@@ -58,6 +58,11 @@ func (e *LimitError) Error() string {
 	return fmt.Sprintf("stopped at the limit %s (%s)", e.Key, e.Limit)
 }
 
+const (
+	keyMaxRead = "app.logs.max-file-size"
+	keyTimeout = "app.logs.cmd-timeout"
+)
+
 // A meter counts what one command reads, for all its stages together.
 type meter struct {
 	max  int64
@@ -66,9 +71,13 @@ type meter struct {
 
 func (m *meter) add(n int) error {
 	if total := m.read.Add(int64(n)); m.max > 0 && total > m.max {
-		return &LimitError{Key: "app.logs.max-file-size", Limit: fmt.Sprintf("%d MB", m.max>>20)}
+		return readLimit(m.max)
 	}
 	return nil
+}
+
+func readLimit(bytes int64) error {
+	return &LimitError{Key: keyMaxRead, Limit: fmt.Sprintf("%d MB", bytes>>20)}
 }
 
 // metered is a file as a stage reads it: counted, and ended by ctx.

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -25,13 +26,6 @@ type Request struct {
 	Request string   `json:"requestId,omitempty"`
 }
 
-// A Lookup finds the file of a task or request. node is the address of the host that holds it, "" for this one.
-// It returns [ErrUnknownTask] for an id that it does not know.
-type Lookup func(ctx context.Context, task, request string) (path, node string, err error)
-
-// ErrUnknownTask is a task or request id that the lookup does not know.
-var ErrUnknownTask = errors.New("unknown task")
-
 // ParseRequest reads the JSON of a structured request; unknown keys are refused by name.
 func ParseRequest(data []byte) (*Request, error) {
 	dec := json.NewDecoder(strings.NewReader(string(data)))
@@ -47,22 +41,28 @@ func ParseRequest(data []byte) (*Request, error) {
 }
 
 // resolve fills in Path from a task or request id.
-func (r *Request) resolve(ctx context.Context, lookup Lookup) error {
+func (r *Request) resolve(ctx context.Context, d *DoorConfig) error {
 	if r.Task == "" && r.Request == "" {
 		return nil
 	}
 	if r.Path != "" {
 		return &Refusal{Reason: "request: path together with taskId or requestId"}
 	}
-	if lookup == nil {
+	if r.Task != "" && r.Request != "" {
+		return &Refusal{Reason: "request: taskId together with requestId"}
+	}
+	if d.Lookup == nil {
 		return &Refusal{Reason: "request: no task lookup is configured (app.logs.lookup)"}
 	}
-	path, _, err := lookup(ctx, r.Task, r.Request)
+	path, node, err := d.Lookup(ctx, r.Task, r.Request)
 	if errors.Is(err, ErrUnknownTask) {
 		return &Refusal{Reason: fmt.Sprintf("request: unknown task %q", r.Task+r.Request)}
 	}
 	if err != nil {
 		return fmt.Errorf("task lookup: %w", err)
+	}
+	if node != "" && node != d.Node && !slices.Contains(d.Addresses, node) {
+		return &Refusal{Reason: fmt.Sprintf("request: task %q is on node %s", r.Task+r.Request, node)}
 	}
 	r.Path = path
 	return nil

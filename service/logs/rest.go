@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/klauspost/compress/zstd"
+	"golang.org/x/time/rate"
 )
 
 // A FileInfo is one entry of a directory listing.
@@ -39,6 +40,9 @@ func status(w http.ResponseWriter, err error) {
 		code = http.StatusBadRequest
 	case errors.As(err, &limit):
 		code = http.StatusTooManyRequests
+		if limit.Key == keyMaxRead {
+			code = http.StatusRequestEntityTooLarge
+		}
 	case errors.Is(err, fs.ErrNotExist):
 		code = http.StatusNotFound
 	case errors.Is(err, ErrOutside), errors.Is(err, fs.ErrPermission):
@@ -81,7 +85,7 @@ func (d *Door) files(w http.ResponseWriter, r *http.Request) {
 			entries = append(entries, describe(name, fi))
 		}
 	}
-	d.audit(Record{Time: time.Now(), Who: caller(r), Client: r.RemoteAddr, Node: d.cfg.Node, Command: "GET " + r.URL.Path}, nil)
+	d.audit(Record{Time: time.Now(), Who: caller(r), Client: address(r), Node: d.cfg.Node, Command: "GET " + r.URL.Path}, nil)
 	w.Header().Set("Content-Type", "application/json")
 	_ = json.NewEncoder(w).Encode(map[string]any{"type": "collection", "path": name, "data": entries})
 }
@@ -121,7 +125,7 @@ func (d *Door) query(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Trailer", "Drover-Exit, Drover-Error")
 	var complaints []string
 	out := &flushing{w: w, c: http.NewResponseController(w)}
-	result, err := d.run(r.Context(), caller(r), r.RemoteAddr, text, p, Sink{Out: out, Err: func(line string) {
+	result, err := d.run(r.Context(), caller(r), address(r), text, p, Sink{Out: out, Err: func(line string) {
 		if len(complaints) < 20 {
 			complaints = append(complaints, line)
 		}
@@ -158,20 +162,21 @@ func (f *flushing) Write(p []byte) (int, error) {
 func (d *Door) download(w http.ResponseWriter, r *http.Request) {
 	q := r.URL.Query()
 	start := time.Now()
-	client := r.RemoteAddr
+	client := address(r)
 	leave, err := d.enter(caller(r) + "@" + client)
 	if err != nil {
 		status(w, err)
 		return
 	}
 	defer leave()
-	counted := &countingWriter{ResponseWriter: w}
+	limits := d.cfg.Service.rules.Load().limits
+	counted := &countingWriter{ResponseWriter: w, ctx: r.Context(), pace: limits.pace()}
 	name := path.Clean(below(r, "/download/"))
 	if more := q["path"]; len(more) > 0 {
 		if name != "/" {
 			more = append([]string{name}, more...)
 		}
-		err = d.archive(counted, more)
+		err = d.archive(r.Context(), counted, more)
 	} else if q.Get("since") != "" || q.Get("until") != "" {
 		err = d.downloadRange(r.Context(), counted, name, q.Get("since"), q.Get("until"), q.Get("compress"))
 	} else {
@@ -190,6 +195,8 @@ func (d *Door) download(w http.ResponseWriter, r *http.Request) {
 
 type countingWriter struct {
 	http.ResponseWriter
+	ctx   context.Context
+	pace  *rate.Limiter // nil: as fast as it goes
 	n     int64
 	wrote bool
 }
@@ -201,6 +208,9 @@ func (c *countingWriter) WriteHeader(code int) {
 
 func (c *countingWriter) Write(p []byte) (int, error) {
 	c.wrote = true
+	if err := waitFor(c.ctx, c.pace, len(p)); err != nil {
+		return 0, err
+	}
 	n, err := c.ResponseWriter.Write(p)
 	c.n += int64(n)
 	return n, err
@@ -220,6 +230,9 @@ func (d *Door) downloadFile(w http.ResponseWriter, r *http.Request, name, compre
 	fi, err := f.Stat()
 	if err != nil {
 		return err
+	}
+	if limit := d.cfg.Service.rules.Load().limits.MaxRead; limit > 0 && fi.Size() > limit && (compress != "" || r.Header.Get("Range") == "") {
+		return readLimit(limit)
 	}
 	if compress != "" {
 		return compressed(w, name, compress, func(out io.Writer) error {
@@ -278,11 +291,11 @@ func (d *Door) downloadRange(ctx context.Context, w http.ResponseWriter, name, s
 }
 
 // archive sends the named files as one zip.
-func (d *Door) archive(w http.ResponseWriter, patterns []string) error {
+func (d *Door) archive(ctx context.Context, w http.ResponseWriter, patterns []string) error {
 	s := d.cfg.Service
 	var names []string
 	for _, p := range patterns {
-		found, err := s.jail.Glob(s.absolute(p), s.limits.MaxFiles)
+		found, err := s.jail.Glob(s.absolute(p), s.rules.Load().limits.MaxFiles)
 		if err != nil {
 			return err
 		}
@@ -295,8 +308,9 @@ func (d *Door) archive(w http.ResponseWriter, patterns []string) error {
 	w.Header().Set("Content-Type", "application/zip")
 	buffered := bufio.NewWriterSize(w, blockSize)
 	z := zip.NewWriter(buffered)
+	m := &meter{max: s.rules.Load().limits.MaxRead}
 	for _, name := range names {
-		if err := addToArchive(z, s.jail, name); err != nil {
+		if err := addToArchive(ctx, z, s.jail, m, name); err != nil {
 			return err
 		}
 	}
@@ -306,7 +320,7 @@ func (d *Door) archive(w http.ResponseWriter, patterns []string) error {
 	return buffered.Flush()
 }
 
-func addToArchive(z *zip.Writer, jail Jail, name string) error {
+func addToArchive(ctx context.Context, z *zip.Writer, jail Jail, m *meter, name string) error {
 	f, err := jail.Open(name)
 	if err != nil {
 		return err
@@ -320,7 +334,7 @@ func addToArchive(z *zip.Writer, jail Jail, name string) error {
 	if err != nil {
 		return err
 	}
-	_, err = io.Copy(out, io.LimitReader(f, fi.Size()))
+	_, err = io.Copy(out, &metered{ctx: ctx, ReadCloser: io.NopCloser(io.LimitReader(f, fi.Size())), meter: m})
 	return err
 }
 
@@ -333,7 +347,7 @@ func (d *Door) stdin(w http.ResponseWriter, r *http.Request) {
 	}
 	name := path.Clean(below(r, "/stdin/"))
 	err = d.cfg.Service.Append(name, body)
-	d.audit(Record{Time: time.Now(), Who: caller(r), Client: r.RemoteAddr, Node: d.cfg.Node, Command: "POST " + r.URL.Path, Read: int64(len(body))}, err)
+	d.audit(Record{Time: time.Now(), Who: caller(r), Client: address(r), Node: d.cfg.Node, Command: "POST " + r.URL.Path, Read: int64(len(body))}, err)
 	if err != nil {
 		status(w, err)
 		return

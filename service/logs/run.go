@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"path"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"syscall"
@@ -43,7 +43,7 @@ type env struct {
 	meter   *meter
 	sink    Sink
 	name    string
-	files   *int // opened so far, by all stages; stages of one command open one after another
+	limits  Limits
 }
 
 func (e *env) errf(format string, args ...any) {
@@ -60,13 +60,14 @@ func programs() map[string]program {
 
 // Check decides whether a pipeline may run: only allowed names. It does not look at files.
 func (s *Service) Check(p *Pipeline) error {
+	rules := s.rules.Load()
 	for _, c := range p.Stages {
 		if c.Name == timeRange || c.Name == "echo" && p.Append != nil {
 			continue // no command line can name the one, and the stdin roots govern the other
 		}
-		if _, known := s.programs[c.Name]; !known || !slices.Contains(s.cfg.Commands, c.Name) {
+		if _, known := s.programs[c.Name]; !known || !slices.Contains(rules.commands, c.Name) {
 			return &Refusal{
-				Reason: fmt.Sprintf("%q is not among the allowed commands: %s", c.Name, strings.Join(s.cfg.Commands, " ")),
+				Reason: fmt.Sprintf("%q is not among the allowed commands: %s", c.Name, strings.Join(rules.commands, " ")),
 				Column: c.Column,
 			}
 		}
@@ -85,15 +86,14 @@ func (s *Service) Run(ctx context.Context, p *Pipeline, sink Sink) (Result, erro
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	if !follows(p) && s.limits.Timeout > 0 {
+	limits := s.rules.Load().limits
+	if !follows(p) && limits.Timeout > 0 {
 		var stop context.CancelFunc
-		ctx, stop = context.WithTimeoutCause(ctx, s.limits.Timeout,
-			&LimitError{Key: "app.logs.cmd-timeout", Limit: s.limits.Timeout.String()})
+		ctx, stop = context.WithTimeoutCause(ctx, limits.Timeout, &LimitError{Key: keyTimeout, Limit: limits.Timeout.String()})
 		defer stop()
 	}
-	counted := &counter{w: sink.Out, ctx: ctx, rate: s.limiter()}
-	m := &meter{max: s.limits.MaxRead}
-	files := 0
+	counted := &counter{w: sink.Out, ctx: ctx, rate: limits.pace()}
+	m := &meter{max: limits.MaxRead}
 	codes := make([]int, len(p.Stages))
 	var group errgroup.Group
 	last := func() error { return nil }
@@ -106,14 +106,15 @@ func (s *Service) Run(ctx context.Context, p *Pipeline, sink Sink) (Result, erro
 			next, pw = io.Pipe()
 			w = pw
 		}
-		e := &env{service: s, out: &writer{w: w, pool: s.blocks}, meter: m, sink: sink, name: c.Name, files: &files}
+		e := &env{service: s, out: &writer{w: w, pool: s.blocks}, meter: m, sink: sink, name: c.Name, limits: limits}
 		in := stdin
 		if in != nil {
 			e.stdin = in
 		}
 		run, args := s.programs[c.Name], c.Args
 		stage := func() error {
-			code, err := run(ctx, e, args)
+			var code int
+			err := guard(func() (err error) { code, err = run(ctx, e, args); return err })
 			if ferr := e.out.Flush(); err == nil {
 				err = ferr
 			}
@@ -156,12 +157,30 @@ func (s *Service) Run(ctx context.Context, p *Pipeline, sink Sink) (Result, erro
 	var limit *LimitError
 	var refusal *Refusal
 	switch {
-	case errors.As(err, &limit) && limit.Key == "app.logs.cmd-timeout":
+	case errors.As(err, &limit) && limit.Key == keyTimeout:
 		result.ExitCode = 124
 	case errors.As(err, &refusal):
 		result.ExitCode = 2
 	}
 	return result, err
+}
+
+// A panicError is a mistake of ours that one command met.
+type panicError struct {
+	value any
+	stack []byte
+}
+
+func (e *panicError) Error() string { return "internal error: the command was ended" }
+
+// guard turns a panic of f into an error: a line that nobody thought of must not end the agent.
+func guard(f func() error) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = &panicError{value: v, stack: debug.Stack()}
+		}
+	}()
+	return f()
 }
 
 // open opens a named file for a stage, or its standard input for "-".
@@ -198,7 +217,7 @@ func (e *env) expand(operands []Word) ([]string, error) {
 			names = append(names, name)
 			continue
 		}
-		found, err := e.service.jail.Glob(e.service.absolute(w.Pattern), e.service.limits.MaxFiles)
+		found, err := e.service.jail.Glob(e.service.absolute(w.Pattern), e.limits.MaxFiles)
 		if err != nil {
 			return nil, &Refusal{Reason: e.name + ": " + reason(err), Column: w.Column}
 		}
@@ -207,18 +226,10 @@ func (e *env) expand(operands []Word) ([]string, error) {
 		}
 		names = append(names, found...)
 	}
-	if limit := e.service.limits.MaxFiles; limit > 0 && len(names) > limit {
+	if limit := e.limits.MaxFiles; limit > 0 && len(names) > limit {
 		return nil, &LimitError{Key: "app.logs.max-files", Limit: fmt.Sprint(limit)}
 	}
 	return names, nil
-}
-
-// absolute completes a relative name with the first root, as today's clients send them.
-func (s *Service) absolute(name string) string {
-	if path.IsAbs(name) || len(s.jail.Roots) == 0 {
-		return name
-	}
-	return strings.TrimSuffix(s.jail.Roots[0], "/") + "/" + name
 }
 
 // reason words an error as coreutils do.

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/time/rate"
 )
@@ -26,6 +27,7 @@ type Config struct {
 	StdinRoots []string // app.logs.stdin-roots: where echo TEXT >> FILE may append; none by default
 	Commands   []string // app.logs.cmd-white-list; nil is DefaultCommands
 	Limits     Limits
+	Pods       Pods   // completes names that begin with pod:NAME/; may be nil. Its directories must be below Roots
 	SpillDir   string // where sort spills to; "" is the system's directory for temporary files
 }
 
@@ -34,18 +36,21 @@ type Service struct {
 	cfg      Config
 	jail     Jail
 	append   Jail
-	limits   Limits
+	rules    atomic.Pointer[rules]
 	programs map[string]program
 	watches  *watches
 	buffers  *buffers
 	blocks   *sync.Pool
 }
 
+// rules are what [Service.Reload] may change. A command keeps those that it began with.
+type rules struct {
+	commands []string
+	limits   Limits
+}
+
 // New checks cfg and touches no file.
 func New(cfg Config) (*Service, error) {
-	if cfg.Commands == nil {
-		cfg.Commands = DefaultCommands()
-	}
 	if len(cfg.Roots) == 0 {
 		return nil, errors.New("log service: no root directory")
 	}
@@ -55,17 +60,30 @@ func New(cfg Config) (*Service, error) {
 		}
 	}
 	s := &Service{
-		cfg: cfg, limits: cfg.Limits.withDefaults(), programs: programs(), buffers: newBuffers(), blocks: newBlockPool(),
+		cfg: cfg, programs: programs(), buffers: newBuffers(), blocks: newBlockPool(),
 		jail:   Jail{Prefix: cfg.Prefix, Roots: cfg.Roots},
 		append: Jail{Prefix: cfg.Prefix, Roots: cfg.StdinRoots},
 	}
-	for _, c := range cfg.Commands {
-		if _, ok := s.programs[c]; !ok {
-			return nil, fmt.Errorf("log service: app.logs.cmd-white-list: there is no command %q", c)
-		}
+	if err := s.Reload(cfg.Commands, cfg.Limits); err != nil {
+		return nil, err
 	}
 	s.watches = newWatches(s.jail)
 	return s, nil
+}
+
+// Reload replaces the white list and the limits, with the meaning that they have in [Config]. Commands that run go on
+// under the old ones. After an error everything is as it was.
+func (s *Service) Reload(commands []string, limits Limits) error {
+	if commands == nil {
+		commands = DefaultCommands()
+	}
+	for _, c := range commands {
+		if _, ok := s.programs[c]; !ok {
+			return fmt.Errorf("log service: app.logs.cmd-white-list: there is no command %q", c)
+		}
+	}
+	s.rules.Store(&rules{commands: slices.Clone(commands), limits: limits.withDefaults()})
+	return nil
 }
 
 // Close ends all follows and waits for their watchers.
@@ -73,12 +91,12 @@ func (s *Service) Close() error { return s.watches.close() }
 
 func (s *Service) open(name string) (*os.File, error) { return s.jail.Open(name) }
 
-// limiter returns what paces the output of one command, or nil.
-func (s *Service) limiter() *rate.Limiter {
-	if s.limits.ByteRate <= 0 {
+// pace returns what paces the output of one command, or nil.
+func (l Limits) pace() *rate.Limiter {
+	if l.ByteRate <= 0 {
 		return nil
 	}
-	return rate.NewLimiter(rate.Limit(s.limits.ByteRate), int(max(s.limits.ByteRate, blockSize)))
+	return rate.NewLimiter(rate.Limit(l.ByteRate), int(max(l.ByteRate, blockSize)))
 }
 
 // runAppend carries out echo TEXT >> FILE.
@@ -128,12 +146,8 @@ type counter struct {
 }
 
 func (c *counter) Write(p []byte) (int, error) {
-	if c.rate != nil {
-		for rest := len(p); rest > 0; rest -= blockSize {
-			if err := c.rate.WaitN(c.ctx, min(rest, blockSize)); err != nil {
-				return 0, err
-			}
-		}
+	if err := waitFor(c.ctx, c.rate, len(p)); err != nil {
+		return 0, err
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -144,6 +158,19 @@ func (c *counter) Write(p []byte) (int, error) {
 	c.bytes += int64(n)
 	c.lines += int64(countLines(p[:n]))
 	return n, err
+}
+
+// waitFor waits until pace, which may be nil, lets n bytes through.
+func waitFor(ctx context.Context, pace *rate.Limiter, n int) error {
+	for ; pace != nil && n > 0; n -= blockSize {
+		if err := pace.WaitN(ctx, min(n, blockSize)); err != nil {
+			if cause := context.Cause(ctx); cause != nil {
+				return cause
+			}
+			return &LimitError{Key: "app.logs.byte-rate", Limit: fmt.Sprintf("%.0f bytes a second; the rest takes too long", float64(pace.Limit()))}
+		}
+	}
+	return nil
 }
 
 // stop lets no more output through.

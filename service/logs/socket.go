@@ -58,7 +58,7 @@ func (d *Door) socket(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		return // Upgrade has answered
 	}
-	c := &connection{door: d, conn: conn, framed: conn.Subprotocol() == Subprotocol, who: caller(r), remote: r.RemoteAddr}
+	c := &connection{door: d, conn: conn, framed: conn.Subprotocol() == Subprotocol, who: caller(r), remote: address(r)}
 	c.serve(r.Context())
 }
 
@@ -276,7 +276,7 @@ func (d *Door) parse(ctx context.Context, message []byte, framed bool) (text str
 	if err != nil {
 		return text, nil, err
 	}
-	if err := req.resolve(ctx, d.cfg.Lookup); err != nil {
+	if err := req.resolve(ctx, &d.cfg); err != nil {
 		return text, nil, err
 	}
 	p, err = req.Pipeline(time.Now())

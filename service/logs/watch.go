@@ -16,6 +16,10 @@ import (
 // overlays, and for links that are pointed elsewhere.
 const pollEvery = time.Second
 
+// fadeFor is how long a file that was replaced is read on while the new one is still empty: whoever writes keeps the
+// old one open until it is told of the rotation.
+const fadeFor = time.Minute
+
 var errClosed = errors.New("the log service is stopping")
 
 // watches holds what is followed now: each file is watched and open once, however many follow it.
@@ -45,7 +49,9 @@ type watch struct {
 	mu      sync.Mutex    // guards the fields below
 	changed chan struct{} // closed and replaced at every change
 	current *generation   // nil while no file has the name
-	failed  error         // ends all followers
+	fading  *generation   // the one before, while current is empty; may be nil
+	fadeEnd time.Time
+	failed  error // ends all followers
 }
 
 // A generation is one file that had the name. Its descriptor is shared: followers read it at offsets of their own.
@@ -130,8 +136,9 @@ func (f *watch) release() {
 		}
 	}
 	f.mu.Lock()
+	f.unref(f.fading)
 	f.unref(f.current)
-	f.current = nil
+	f.current, f.fading = nil, nil
 	f.mu.Unlock()
 	if len(w.byName) == 0 {
 		w.halt()
@@ -232,9 +239,28 @@ func (f *watch) check() {
 			news = true
 		}
 	}
+	if f.fade() {
+		news = true
+	}
 	if news {
 		f.broadcast()
 	}
+}
+
+// fade looks at the file that was replaced, and lets go of it once the new one is written to. Callers hold f.mu.
+func (f *watch) fade() (news bool) {
+	g := f.fading
+	if g == nil {
+		return false
+	}
+	if fi, err := g.file.Stat(); err == nil && fi.Size() != g.size {
+		g.size, news = fi.Size(), true
+	}
+	if f.current.size > 0 || time.Now().After(f.fadeEnd) {
+		f.unref(g)
+		f.fading, news = nil, true
+	}
+	return news
 }
 
 // advance makes file the current generation. Callers hold f.mu.
@@ -248,7 +274,8 @@ func (f *watch) advance(file *os.File) {
 	if old := f.current; old != nil {
 		old.next = next
 		next.refs++ // held by the link
-		f.unref(old)
+		f.unref(f.fading)
+		f.fading, f.fadeEnd = old, time.Now().Add(fadeFor)
 	}
 	f.current = next
 }
