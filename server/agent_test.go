@@ -182,9 +182,11 @@ func (a *fakeAgent) answer(ctx context.Context, ev *wire.Event) {
 
 func (a *fakeAgent) pong() any {
 	return map[string]any{"options": map[string]any{}, "resources": []any{
-		map[string]any{"type": "host", "kind": "docker", "uuid": a.uuid, "hostname": "node-" + a.uuid, "physicalHostUuid": "p-" + a.uuid,
+		map[string]any{
+			"type": "host", "kind": "docker", "uuid": a.uuid, "hostname": "node-" + a.uuid, "physicalHostUuid": "p-" + a.uuid,
 			"memory": 8_000_000_000, "milliCpu": 4000, "labels": map[string]string{"io.rancher.host.os": "linux"}, "createLabels": map[string]string{"zone": "a"},
-			"info": map[string]any{"osInfo": map[string]any{"dockerVersion": "Docker version 20.10.24, build 297e128"}}},
+			"info": map[string]any{"osInfo": map[string]any{"dockerVersion": "Docker version 20.10.24, build 297e128"}},
+		},
 		map[string]any{"type": "ipAddress", "uuid": "10.0.0.5", "hostUuid": a.uuid},
 	}}
 }
@@ -207,7 +209,8 @@ func (a *fakeAgent) obey(ev *wire.Event, post func(*wire.Reply)) (any, error) {
 			"externalId": "docker-" + uuid, "+data": map[string]any{
 				"dockerInspect": map[string]any{"Id": "docker-" + uuid, "Created": "2026-01-02T03:04:05Z", "State": map[string]any{"Running": running}},
 				"+fields":       map[string]any{"dockerHostIp": "10.0.0.5", "dockerIp": "172.17.0.2", "dockerPorts": []string{"0.0.0.0:8080:80/tcp"}},
-			}}}}
+			},
+		}}}
 	}
 	switch ev.Name {
 	case "storage.image.activate":

@@ -30,9 +30,14 @@ func TestAuthMatrix(t *testing.T) {
 		return s.do("GET", "/v1/scripts/"+expired.str("token"), "", nil).status == 410
 	})
 	callers := []struct{ name, as string }{
-		{"nobody", ""}, {"wrong", s.key + "x"}, {"admin", s.key}, {"user", userKey.str("publicValue") + ":" + userKey.str("secretValue")},
-		{"agent", agentKey}, {"registration", "registrationToken:" + token},
-		{"revoked", "registrationToken:" + revoked.str("token")}, {"expired", "registrationToken:" + expired.str("token")},
+		{"nobody", ""},
+		{"wrong", s.key + "x"},
+		{"admin", s.key},
+		{"user", userKey.str("publicValue") + ":" + userKey.str("secretValue")},
+		{"agent", agentKey},
+		{"registration", "registrationToken:" + token},
+		{"revoked", "registrationToken:" + revoked.str("token")},
+		{"expired", "registrationToken:" + expired.str("token")},
 	}
 	host, container := "/v2-beta/hosts/"+hostID, "/v2-beta/containers/"+c.str("id")
 	for _, row := range []struct {

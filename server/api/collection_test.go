@@ -126,8 +126,18 @@ func TestLike(t *testing.T) {
 		text, pattern string
 		want          bool
 	}{
-		{"abc", "abc", true}, {"ABC", "abc", true}, {"abc", "a%", true}, {"abc", "%c", true}, {"abc", "%b%", true}, {"abc", "a%c", true},
-		{"abc", "", false}, {"", "%", true}, {"abc", "%%", true}, {"ab", "ab%ab", false}, {"abc", "b%", false}, {"aXbXc", "a%b%c", true},
+		{"abc", "abc", true},
+		{"ABC", "abc", true},
+		{"abc", "a%", true},
+		{"abc", "%c", true},
+		{"abc", "%b%", true},
+		{"abc", "a%c", true},
+		{"abc", "", false},
+		{"", "%", true},
+		{"abc", "%%", true},
+		{"ab", "ab%ab", false},
+		{"abc", "b%", false},
+		{"aXbXc", "a%b%c", true},
 	} {
 		if got := like(tc.text, tc.pattern); got != tc.want {
 			t.Errorf("like(%q, %q) = %v", tc.text, tc.pattern, got)

@@ -21,12 +21,16 @@ func typeDefs() []*typeDef {
 		{id: "register", plural: "register", fields: registerFields(), grants: map[string]grant{
 			kindRegistration: {collection: methods("GET", "POST"), resource: get},
 		}},
-		{id: "registrationToken", plural: "registrationTokens", base: "credential", fields: registrationTokenFields(),
+		{
+			id: "registrationToken", plural: "registrationTokens", base: "credential", fields: registrationTokenFields(),
 			grants:  map[string]grant{kindAdmin: {collection: methods("GET", "POST"), resource: methods("GET", "DELETE"), actions: methods("remove", "deactivate")}},
-			actions: map[string]action{"remove": {Output: "registrationToken"}, "deactivate": {Output: "registrationToken"}}},
-		{id: "apiKey", plural: "apiKeys", base: "credential", fields: apiKeyFields(),
+			actions: map[string]action{"remove": {Output: "registrationToken"}, "deactivate": {Output: "registrationToken"}},
+		},
+		{
+			id: "apiKey", plural: "apiKeys", base: "credential", fields: apiKeyFields(),
 			grants:  map[string]grant{kindAdmin: {collection: methods("GET", "POST"), resource: methods("GET", "DELETE"), actions: methods("remove", "deactivate")}},
-			actions: map[string]action{"remove": {Output: "apiKey"}, "deactivate": {Output: "apiKey"}}},
+			actions: map[string]action{"remove": {Output: "apiKey"}, "deactivate": {Output: "apiKey"}},
+		},
 		{id: "agent", plural: "agents", fields: agentFields(), grants: map[string]grant{
 			kindAdmin: {collection: get, resource: methods("GET", "DELETE"), actions: methods("remove")},
 			kindAgent: {collection: get, resource: get},
@@ -36,21 +40,31 @@ func typeDefs() []*typeDef {
 			kindUser:  {collection: get, resource: get, actions: methods("event")},
 		}, actions: map[string]action{"remove": {Output: "host"}, "event": {Input: "hostEvent", Output: "hostEventReply"}}},
 		{id: "instance", plural: "instances", fields: containerFields(), grants: both(instance), actions: containerActions()},
-		{id: "container", plural: "containers", base: "instance", fields: containerFields(), actions: containerActions(),
-			grants: both(grant{collection: methods("GET", "POST"), resource: all, actions: instanceActions})},
-		{id: "containerEvent", plural: "containerEvents", fields: containerEventFields(),
-			grants: map[string]grant{kindAgent: {collection: methods("POST")}}},
-		{id: "hostApiProxyToken", plural: "hostApiProxyTokens",
+		{
+			id: "container", plural: "containers", base: "instance", fields: containerFields(), actions: containerActions(),
+			grants: both(grant{collection: methods("GET", "POST"), resource: all, actions: instanceActions}),
+		},
+		{
+			id: "containerEvent", plural: "containerEvents", fields: containerEventFields(),
+			grants: map[string]grant{kindAgent: {collection: methods("POST")}},
+		},
+		{
+			id: "hostApiProxyToken", plural: "hostApiProxyTokens",
 			fields: fieldSet{}.required("reportedUuid string").read("token string", "url string"),
-			grants: map[string]grant{kindAgent: {collection: methods("POST")}}},
-		{id: "pullTask", plural: "pullTasks", base: "genericObject", fields: pullTaskFields(),
-			grants: both(grant{collection: methods("GET", "POST"), resource: get})},
+			grants: map[string]grant{kindAgent: {collection: methods("POST")}},
+		},
+		{
+			id: "pullTask", plural: "pullTasks", base: "genericObject", fields: pullTaskFields(),
+			grants: both(grant{collection: methods("GET", "POST"), resource: get}),
+		},
 		{id: "setting", plural: "settings", fields: settingFields(), grants: map[string]grant{
 			kindAdmin: {collection: get, resource: methods("GET", "PUT", "DELETE")}, kindUser: {collection: get, resource: get},
 		}},
 		{id: "publish", plural: "publish", fields: publishFields(), grants: map[string]grant{kindAgent: {collection: methods("POST")}}},
-		{id: "subscribe", plural: "subscribe", fields: fieldSet{}.create("eventNames array[string]", "agentId reference[agent]"),
-			grants: map[string]grant{kindAgent: {collection: get}, kindAdmin: {collection: get}, kindUser: {collection: get}}},
+		{
+			id: "subscribe", plural: "subscribe", fields: fieldSet{}.create("eventNames array[string]", "agentId reference[agent]"),
+			grants: map[string]grant{kindAgent: {collection: get}, kindAdmin: {collection: get}, kindUser: {collection: get}},
+		},
 	}
 	return append(defs, inputTypes(both(grant{}))...)
 }

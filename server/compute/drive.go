@@ -166,7 +166,7 @@ func (e *Engine) settle(ctx context.Context, id string, w *work, ev *wire.Event,
 
 // succeed applies a step that went well and reports whether another follows.
 func (e *Engine) succeed(c *store.Container, w *work, in *instanceReply) bool {
-	state := c.State
+	var state string
 	switch w.step() {
 	case stepActivate:
 		in.merge(c)

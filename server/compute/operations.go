@@ -60,8 +60,10 @@ func (e *Engine) checkReferences(s *spec, hostID string) error {
 	if s.Name != "" {
 		for _, c := range e.store.ContainersOfHost(hostID) {
 			if c.Name == s.Name && c.State != store.ContainerRemoved {
-				return &Error{Code: wire.CodeConflict, Field: "name",
-					Text: fmt.Sprintf("container %s on the same host is named %s already", c.ID, s.Name)}
+				return &Error{
+					Code: wire.CodeConflict, Field: "name",
+					Text: fmt.Sprintf("container %s on the same host is named %s already", c.ID, s.Name),
+				}
 			}
 		}
 	}
