@@ -34,12 +34,15 @@ type grepper struct {
 func grep(ctx context.Context, e *env, args []Word) (int, error) {
 	return runGrep(ctx, e, args, basic, false)
 }
+
 func egrep(ctx context.Context, e *env, args []Word) (int, error) {
 	return runGrep(ctx, e, args, extended, false)
 }
+
 func fgrep(ctx context.Context, e *env, args []Word) (int, error) {
 	return runGrep(ctx, e, args, fixed, false)
 }
+
 func zgrep(ctx context.Context, e *env, args []Word) (int, error) {
 	return runGrep(ctx, e, args, basic, true)
 }

@@ -2,6 +2,7 @@ package logs
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"regexp"
 	"regexp/syntax"
@@ -396,7 +397,7 @@ func (t *translator) bracket() error {
 		case strings.HasPrefix(rest, "[:"):
 			name, _, ok := strings.Cut(rest[2:], ":]")
 			if !ok {
-				return fmt.Errorf("pattern: unmatched [:")
+				return errors.New("pattern: a [: without its end is unmatched")
 			}
 			t.out.WriteString("[:" + name + ":]")
 			t.pos += len(name) + 4

@@ -1,0 +1,158 @@
+package token
+
+import (
+	"bytes"
+	"encoding/base64"
+	"errors"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/golang-jwt/jwt/v5"
+)
+
+func testKey(t testing.TB, b byte, now func() time.Time) *Key {
+	t.Helper()
+	k, err := NewKey(bytes.Repeat([]byte{b}, MinKey), now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return k
+}
+
+func TestRoundTrip(t *testing.T) {
+	k := testKey(t, 1, nil)
+	want := Claims{Host: "n1", Verbs: []string{VerbLogs}, User: "ada", Pod: "web-0", Container: "app", Commands: []string{"ls"}}
+	text, err := k.Sign(want, time.Minute)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := k.Check(text, "other-name", "n1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got.User != "ada" || got.Pod != "web-0" || got.Container != "app" || len(got.Commands) != 1 || !got.Allows(VerbLogs) || got.Allows(VerbExec) {
+		t.Errorf("got %+v", got)
+	}
+}
+
+func TestWhatIsRefused(t *testing.T) {
+	clock := time.Unix(1_800_000_000, 0)
+	k := testKey(t, 1, func() time.Time { return clock })
+	good, err := k.Sign(Claims{Host: "n1", Verbs: []string{VerbLogs}}, MaxLife)
+	if err != nil {
+		t.Fatal(err)
+	}
+	signed := func(method jwt.SigningMethod, key any, claims jwt.MapClaims) string {
+		text, err := jwt.NewWithClaims(method, claims).SignedString(key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return text
+	}
+	at := func(d time.Duration) int64 { return clock.Add(d).Unix() }
+	full := func(change func(jwt.MapClaims)) jwt.MapClaims {
+		c := jwt.MapClaims{"host": "n1", "verbs": []string{"logs"}, "iat": at(0), "exp": at(time.Minute)}
+		change(c)
+		return c
+	}
+	parts := strings.Split(good, ".")
+	for name, text := range map[string]string{
+		"nothing":          "",
+		"no token":         "hello",
+		"no signature":     parts[0] + "." + parts[1] + ".",
+		"changed claims":   parts[0] + "." + base64.RawURLEncoding.EncodeToString([]byte(`{"host":"*","verbs":["exec"],"iat":1,"exp":9999999999}`)) + "." + parts[2],
+		"too long":         good + strings.Repeat("A", MaxSize),
+		"another key":      signed(jwt.SigningMethodHS256, bytes.Repeat([]byte{2}, MinKey), full(func(jwt.MapClaims) {})),
+		"another method":   signed(jwt.SigningMethodHS512, k.secret, full(func(jwt.MapClaims) {})),
+		"method none":      signed(jwt.SigningMethodNone, jwt.UnsafeAllowNoneSignatureType, full(func(jwt.MapClaims) {})),
+		"no expiry":        signed(jwt.SigningMethodHS256, k.secret, full(func(c jwt.MapClaims) { delete(c, "exp") })),
+		"no time of issue": signed(jwt.SigningMethodHS256, k.secret, full(func(c jwt.MapClaims) { delete(c, "iat") })),
+		"lives for ever":   signed(jwt.SigningMethodHS256, k.secret, full(func(c jwt.MapClaims) { c["exp"] = at(16 * time.Minute) })),
+		"from the future":  signed(jwt.SigningMethodHS256, k.secret, full(func(c jwt.MapClaims) { c["iat"], c["exp"] = at(2*time.Minute), at(3*time.Minute) })),
+		"expired":          signed(jwt.SigningMethodHS256, k.secret, full(func(c jwt.MapClaims) { c["iat"], c["exp"] = at(-10*time.Minute), at(-2*time.Minute) })),
+		"no host":          signed(jwt.SigningMethodHS256, k.secret, full(func(c jwt.MapClaims) { delete(c, "host") })),
+		"another host":     signed(jwt.SigningMethodHS256, k.secret, full(func(c jwt.MapClaims) { c["host"] = "n2" })),
+	} {
+		if c, err := k.Check(text, "n1", ""); !errors.Is(err, ErrInvalid) {
+			t.Errorf("%s: %+v, %v", name, c, err)
+		}
+	}
+	for _, d := range []time.Duration{-Skew, MaxLife, MaxLife + Skew - time.Second} {
+		later := testKey(t, 1, func() time.Time { return clock.Add(d) })
+		if _, err := later.Check(good, "n1"); err != nil {
+			t.Errorf("with a clock that is %s off: %v", d, err)
+		}
+	}
+	if _, err := k.Sign(Claims{Host: "n1", Verbs: []string{VerbLogs}}, MaxLife+time.Second); err == nil {
+		t.Error("a token of more than 15 minutes was made")
+	}
+	if _, err := k.Sign(Claims{Verbs: []string{VerbLogs}}, time.Minute); err == nil {
+		t.Error("a token without a host was made")
+	}
+}
+
+func TestReadKey(t *testing.T) {
+	dir := t.TempDir()
+	name := filepath.Join(dir, "key")
+	write := func(text string, mode os.FileMode) {
+		if err := errors.Join(os.WriteFile(name, []byte(text), mode), os.Chmod(name, mode)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(strings.Repeat("ab", 32)+"\n", 0o600)
+	if k, err := ReadKey(name); err != nil || len(k.secret) != 32 {
+		t.Fatalf("%v", err)
+	}
+	for what, c := range map[string]struct {
+		text string
+		mode os.FileMode
+		want string
+	}{
+		"readable by others": {strings.Repeat("ab", 32), 0o640, "chmod 600"},
+		"short":              {"abcd", 0o600, "32"},
+		"no hex":             {"!!", 0o600, "hex or base64"},
+	} {
+		write(c.text, c.mode)
+		if _, err := ReadKey(name); err == nil || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), strings.Repeat("ab", 32)) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+}
+
+func TestFromRequest(t *testing.T) {
+	for _, c := range []struct{ header, value, want string }{
+		{"Authorization", "Bearer abc", "abc"},
+		{"Authorization", "bearer  abc ", "abc"},
+		{"Authorization", "Basic abc", ""},
+		{"Sec-WebSocket-Protocol", "drover.logs.v1, drover.token.a.b.c", "a.b.c"},
+		{"X", "y", ""},
+	} {
+		r := &http.Request{Header: http.Header{}}
+		r.Header.Set(c.header, c.value)
+		if got := FromRequest(r); got != c.want {
+			t.Errorf("%s: %s: got %q, want %q", c.header, c.value, got, c.want)
+		}
+	}
+}
+
+func FuzzCheck(f *testing.F) {
+	k := testKey(f, 1, func() time.Time { return time.Unix(1_800_000_000, 0) }) // all of the fuzzer's processes make one token
+	good, err := k.Sign(Claims{Host: "n1", Verbs: []string{VerbLogs}}, time.Minute)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(good)
+	f.Add("a.b.c")
+	f.Add("eyJhbGciOiJub25lIn0.e30.")
+	f.Fuzz(func(t *testing.T, text string) {
+		if _, err := k.Check(text, "n1"); err == nil && text != good {
+			t.Errorf("%q was taken", text)
+		} else if err != nil && !errors.Is(err, ErrInvalid) {
+			t.Errorf("%q: %v", text, err)
+		}
+	})
+}
