@@ -91,6 +91,7 @@ func createRequest(op string, spec *runtime.ContainerSpec, version string) (crea
 	}
 	if spec.MacAddress != "" {
 		if versions.LessThan(version, "1.44") {
+			//lint:ignore SA1019 older daemons know no other place for it
 			req.config.MacAddress = spec.MacAddress
 		} else { // moved from the container to its network
 			req.network = &network.NetworkingConfig{EndpointsConfig: map[string]*network.EndpointSettings{

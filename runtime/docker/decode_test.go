@@ -41,7 +41,7 @@ func TestClassify(t *testing.T) {
 		{errors.New("Error response from daemon: <html>\n<body>"), runtime.ErrUnavailable, "web page", true},
 		{errors.New("what else"), nil, "what else", false},
 	} {
-		kind, text, lost := classify(c.err)
+		text, lost, kind := classify(c.err)
 		if kind != c.kind || !strings.Contains(text, c.text) || strings.HasPrefix(text, "Error response") || lost != c.lost {
 			t.Errorf("%v: got %v, %q, %v", c.err, kind, text, lost)
 		}

@@ -42,7 +42,7 @@ func (e *Engine) wrap(ctx context.Context, op string, err error) error {
 		e.lost()
 		return &runtime.Error{Op: op, Kind: runtime.ErrUnavailable, Message: "no answer in time from " + e.cfg.Host, Cause: ended}
 	}
-	kind, message, lost := classify(err)
+	message, lost, kind := classify(err)
 	if lost {
 		e.lost()
 		if !strings.Contains(message, e.cfg.Host) {
@@ -74,36 +74,36 @@ func (e *Engine) lost() {
 }
 
 // classify finds the class of a foreign error and the words for it; lost means that the daemon did not answer.
-func classify(err error) (kind error, message string, lost bool) {
+func classify(err error) (message string, lost bool, kind error) {
 	if err == nil {
-		return nil, "", false
+		return "", false, nil
 	}
 	var known *runtime.Error
 	if errors.As(err, &known) {
-		return known.Kind, known.Message, errors.Is(known.Kind, runtime.ErrUnavailable)
+		return known.Message, errors.Is(known.Kind, runtime.ErrUnavailable), known.Kind
 	}
 	message = clean(strings.TrimPrefix(err.Error(), "Error response from daemon: "))
 	if strings.HasPrefix(message, "<") { // a proxy or a web server in the daemon's place
-		return runtime.ErrUnavailable, "answered with a web page, not as a Docker daemon does", true
+		return "answered with a web page, not as a Docker daemon does", true, runtime.ErrUnavailable
 	}
 	switch {
 	case errdefs.IsNotFound(err):
-		return runtime.ErrNotFound, message, false
+		return message, false, runtime.ErrNotFound
 	case errdefs.IsConflict(err), errdefs.IsAlreadyExists(err):
-		return runtime.ErrConflict, message, false
+		return message, false, runtime.ErrConflict
 	case errdefs.IsInvalidArgument(err):
-		return runtime.ErrInvalid, message, false
+		return message, false, runtime.ErrInvalid
 	case errdefs.IsNotImplemented(err), errdefs.IsUnauthorized(err), errdefs.IsPermissionDenied(err):
-		return runtime.ErrUnsupported, message, false
+		return message, false, runtime.ErrUnsupported
 	case errdefs.IsUnavailable(err):
-		return runtime.ErrUnavailable, message, true
+		return message, true, runtime.ErrUnavailable
 	case errdefs.IsInternal(err), errdefs.IsUnknown(err):
-		return nil, message, false
+		return message, false, nil
 	}
 	if unreachable(err) {
-		return runtime.ErrUnavailable, message, true
+		return message, true, runtime.ErrUnavailable
 	}
-	return nil, message, false
+	return message, false, nil
 }
 
 // unreachable reports whether err is that of a connection that failed, broke, or carried something else than the API.

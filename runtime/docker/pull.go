@@ -174,8 +174,12 @@ func encodeAuth(a *runtime.RegistryAuth) (string, error) {
 	if server == "https://docker.io" || server == "docker.io" { // its credentials are kept under the old name
 		server = "https://index.docker.io/v1/"
 	}
-	text, err := json.Marshal(registry.AuthConfig{
-		Username: a.Username, Password: a.Password, IdentityToken: a.IdentityToken, Email: a.Email, ServerAddress: server,
+	text, err := json.Marshal(struct {
+		registry.AuthConfig
+		Email string `json:"email,omitempty"` // some registries of that time still ask for it
+	}{
+		AuthConfig: registry.AuthConfig{Username: a.Username, Password: a.Password, IdentityToken: a.IdentityToken, ServerAddress: server},
+		Email:      a.Email,
 	})
 	if err != nil {
 		return "", err

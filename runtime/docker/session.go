@@ -152,6 +152,6 @@ func (e *Engine) limit(ctx context.Context, timeout time.Duration) (context.Cont
 }
 
 func isInvalid(err error) bool {
-	kind, _, _ := classify(err)
+	_, _, kind := classify(err)
 	return errors.Is(kind, runtime.ErrInvalid)
 }

@@ -27,8 +27,10 @@ func TestConformance(t *testing.T) {
 	}, runtimetest.Options{
 		Image: image,
 		Registry: func(*testing.T) runtimetest.Registry {
-			return runtimetest.Registry{Good: "reg.test/good:1", Missing: "reg.test/missing:1", Broken: "reg.test/broken:1",
-				Stalled: "reg.test/stalled:1", Private: "reg.test/private:1", Auth: auth}
+			return runtimetest.Registry{
+				Good: "reg.test/good:1", Missing: "reg.test/missing:1", Broken: "reg.test/broken:1",
+				Stalled: "reg.test/stalled:1", Private: "reg.test/private:1", Auth: auth,
+			}
 		},
 	})
 }

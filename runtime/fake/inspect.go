@@ -178,8 +178,10 @@ func (c *container) mounts() []object {
 	i := 0
 	for destination := range c.spec.Volumes {
 		if i < len(c.anon) {
-			mounts = append(mounts, object{"Type": "volume", "Name": c.anon[i], "Driver": "local", "Mode": "", "RW": true,
-				"Source": "/var/lib/fake/volumes/" + c.anon[i] + "/_data", "Destination": destination})
+			mounts = append(mounts, object{
+				"Type": "volume", "Name": c.anon[i], "Driver": "local", "Mode": "", "RW": true,
+				"Source": "/var/lib/fake/volumes/" + c.anon[i] + "/_data", "Destination": destination,
+			})
 		}
 		i++
 	}

@@ -59,9 +59,19 @@ func Run(t *testing.T, newEngine func(t *testing.T) runtime.Engine, opts Options
 		name  string
 		tests []test
 	}{
-		{"Engine", engineTests}, {"Lifecycle", lifecycleTests}, {"List", listTests}, {"Image", imageTests}, {"Pull", pullTests},
-		{"Watch", watchTests}, {"Exec", execTests}, {"ExecEnd", execEndTests}, {"Attach", attachTests}, {"Log", logTests},
-		{"Stats", statsTests}, {"Copy", copyTests}, {"Volume", volumeTests},
+		{"Engine", engineTests},
+		{"Lifecycle", lifecycleTests},
+		{"List", listTests},
+		{"Image", imageTests},
+		{"Pull", pullTests},
+		{"Watch", watchTests},
+		{"Exec", execTests},
+		{"ExecEnd", execEndTests},
+		{"Attach", attachTests},
+		{"Log", logTests},
+		{"Stats", statsTests},
+		{"Copy", copyTests},
+		{"Volume", volumeTests},
 	}
 	for _, g := range groups {
 		if opts.Only != nil && !slices.Contains(opts.Only, g.name) {
