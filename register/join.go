@@ -128,6 +128,9 @@ func (j *joiner) useStoredOrRegister(ctx context.Context, r *Result) error {
 	if from.IsZero() && have != nil {
 		from = secret.New(have.RegistrationURL)
 	}
+	if have != nil && j.cfg.TLS == (TLSConfig{}) && from.Reveal() == have.RegistrationURL {
+		j.cfg.TLS.CAChecksum = have.CAChecksum // the pin outlasts the command line that brought it
+	}
 	if have != nil && !j.cfg.Rejoin && from.Reveal() == have.RegistrationURL && (j.cfg.APIURL == "" || j.cfg.APIURL == have.APIURL) {
 		have.fill(r)
 		if r.AgentIP == "" {
@@ -188,7 +191,7 @@ func (j *joiner) register(ctx context.Context, r *Result, from secret.String, re
 	}
 	err = saveStored(j.cfg.StateDir, &stored{
 		APIURL: r.APIURL, AccessKey: access, SecretKey: sec.Reveal(), RegistrationURL: from.Reveal(),
-		AgentIP: s.agentIP, RegisteredAt: time.Now().UTC().Truncate(time.Second),
+		AgentIP: s.agentIP, CAChecksum: j.cfg.TLS.CAChecksum, RegisteredAt: time.Now().UTC().Truncate(time.Second),
 	})
 	if err != nil {
 		return fmt.Errorf("store the credentials: %w", err)

@@ -38,9 +38,11 @@ type stored struct {
 	SecretKey string `json:"secretKey"`
 	// RegistrationURL is where the credentials came from: a start with another one registers anew, and refused
 	// credentials can be renewed by a start without one.
-	RegistrationURL string    `json:"registrationUrl,omitempty"`
-	AgentIP         string    `json:"agentIp,omitempty"`
-	RegisteredAt    time.Time `json:"registeredAt"`
+	RegistrationURL string `json:"registrationUrl,omitempty"`
+	AgentIP         string `json:"agentIp,omitempty"`
+	// CAChecksum is what the server's CA was pinned by: a start without one trusts what the registration trusted.
+	CAChecksum   string    `json:"caChecksum,omitempty"`
+	RegisteredAt time.Time `json:"registeredAt"`
 }
 
 const storedVersion = 1
