@@ -2,6 +2,7 @@ package cri
 
 import (
 	"context"
+	"sync"
 
 	criv1 "k8s.io/cri-api/pkg/apis/runtime/v1"
 
@@ -42,8 +43,17 @@ func (e *Engine) Exec(ctx context.Context, id string, spec runtime.ExecSpec, str
 	if !spec.Keep {
 		watch = e.watchProcess(ctx, c.GetId())
 	}
+	var helpers sync.WaitGroup
+	help, done := context.WithCancel(ctx)
+	if streams.In != nil {
+		in := &input{from: streams.In}
+		streams.In = in
+		helpers.Go(func() { e.relieve(help, c.GetId(), in) })
+	}
 	s := session{tty: spec.TTY, streams: streams}
 	left, err := s.run(ctx, resp.GetUrl())
+	done()
+	helpers.Wait()
 	if watch != nil {
 		watch.finish(left, spec.Grace)
 	}
