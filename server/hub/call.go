@@ -117,7 +117,7 @@ func (h *Hub) newPending(ev *wire.Event, answered bool) (*pending, error) {
 	}
 	return &pending{
 		id: full.ID, key: full.Key(), name: full.Name, frame: frame, period: period, deadline: now.Add(period),
-		durable: full.Name != wire.NamePing, answered: answered,
+		durable: full.Name != wire.NamePing, answered: answered, home: true,
 	}, nil
 }
 
@@ -136,7 +136,7 @@ func (h *Hub) submit(ctx context.Context, a *agent, p *pending, w *waiter) (*pen
 		if old.w != nil || w == nil || old.origin != 0 {
 			return nil, fmt.Errorf("%w: its id is in use", ErrInvalid)
 		}
-		old.w, old.deadline, old.period = w, p.deadline, p.period
+		old.w, old.deadline, old.period, old.home = w, p.deadline, p.period, true
 		return old, nil
 	}
 	if s := a.sess; s != nil && !s.subscribed(p.name) {
@@ -153,7 +153,7 @@ func (h *Hub) submit(ctx context.Context, a *agent, p *pending, w *waiter) (*pen
 	if err != nil || !p.durable {
 		return p, err
 	}
-	seq, err := h.store.PutEvent(ctx, store.EventRef{Agent: a.id, ID: p.id}, p.deadline, p.frame)
+	seq, err := h.store.PutEvent(ctx, store.EventRef{Agent: a.id, ID: p.id}, p.deadline, replicaName(h.replica), p.frame)
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if err != nil {
@@ -307,5 +307,8 @@ func (a *agent) written(p *pending) {
 	}
 	a.q.remove(p)
 	a.h.settleLocked(a, p, nil)
+	if p.origin != 0 {
+		a.h.send(p.origin, message{Kind: kindForget, Agent: a.id, Event: p.id})
+	}
 	a.pump()
 }

@@ -228,18 +228,23 @@ func (h *Hub) replay(ctx context.Context, a *agent) error {
 		defer a.mu.Unlock()
 		_, settling := a.q.settling[ev.ID]
 		_, answered := a.q.replay[ev.ID]
-		if settling || answered {
+		known := a.q.events[ev.ID]
+		switch {
+		case known != nil:
+			known.seq = q.Seq
 			return nil
-		}
-		if p := a.q.events[ev.ID]; p != nil {
-			p.seq = q.Seq
-			return nil
+		case settling, answered, q.Origin == replicaName(h.replica):
+			return nil // answered since it was read
 		}
 		p := &pending{
 			id: ev.ID, key: ev.Key(), name: ev.Name, frame: q.Data, period: ev.Timeout(h.t.CallTimeout), seq: q.Seq,
 			deadline: q.Deadline, durable: true, answered: ev.ReplyTo != "", ready: true,
 		}
-		if now.After(q.Deadline) {
+		if h.replicas.Alive(q.Origin) {
+			// It may be answered by now; whoever took it knows, and passes it on if it is not.
+			p.parked = q.Origin
+		}
+		if now.After(q.Deadline) && p.parked == "" {
 			h.settleLocked(a, p, nil)
 			return nil
 		}

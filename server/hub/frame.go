@@ -34,6 +34,15 @@ func replyReplica(name string) uint32 {
 // replicaName is how a replica is called in the store and in subjects.
 func replicaName(replica uint32) string { return strconv.FormatUint(uint64(replica), 16) }
 
+// replicaNumber is the opposite of replicaName; 0 for what is no name.
+func replicaNumber(name string) uint32 {
+	n, err := strconv.ParseUint(name, 16, 32)
+	if err != nil {
+		return 0
+	}
+	return uint32(n)
+}
+
 // appendKeepAlive appends the frame that Rancher's servers write every five seconds: a ping that nobody answers.
 func appendKeepAlive(dst []byte, now time.Time) []byte {
 	dst = append(dst, `{"id":"`...)

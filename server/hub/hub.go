@@ -89,6 +89,7 @@ type Hub struct {
 	claims     claims
 	sockets    sync.WaitGroup // writers, each started while its session's reader runs
 	background group
+	forwards   forwardings
 
 	buffers, writeBuffers, corkBuffers sync.Pool
 
@@ -123,7 +124,7 @@ func (h *Hub) Run(ctx context.Context) (err error) {
 	base, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
 	h.base = base
-	h.replicas, err = h.store.OpenReplicas(ctx, replicaName(h.replica), h.moved)
+	h.replicas, err = h.store.OpenReplicas(ctx, replicaName(h.replica), store.Watcher{Moved: h.moved, Lost: h.lost})
 	if err != nil {
 		close(h.closing)
 		close(h.started)
@@ -131,7 +132,7 @@ func (h *Hub) Run(ctx context.Context) (err error) {
 	}
 	stop := func() {}
 	if h.store.Clustered() {
-		if stop, err = h.store.Handle(subject(h.replica), h.handleStarted); err != nil {
+		if stop, err = h.store.Handle(subjects(h.replica), h.handleStarted); err != nil {
 			close(h.closing)
 			close(h.started)
 			return errors.Join(fmt.Errorf("hub: %w", err), h.replicas.Close())
@@ -174,6 +175,7 @@ func (h *Hub) Run(ctx context.Context) (err error) {
 	<-settled
 	workers.Wait()
 	h.background.close()
+	h.forwards.fail()
 	return h.replicas.Close()
 }
 
@@ -189,9 +191,9 @@ func each[T comparable](ctx context.Context, q *workQueue[T], work func(context.
 }
 
 // handleStarted holds messages back until the hub is complete.
-func (h *Hub) handleStarted(data []byte, answer func([]byte)) {
+func (h *Hub) handleStarted(m store.Message) {
 	<-h.started
-	h.handle(data, answer)
+	h.handle(m)
 }
 
 // watchOverAll follows the state of the agents that were connected when the server, or its predecessor, stopped.
@@ -200,6 +202,16 @@ func (h *Hub) watchOverAll() {
 		if _, held := h.holder(rec.ID); !held {
 			h.watchOver(rec.ID)
 		}
+	}
+}
+
+// running reports whether base and replicas are set.
+func (h *Hub) running() bool {
+	select {
+	case <-h.started:
+		return true
+	default:
+		return false
 	}
 }
 
@@ -261,6 +273,7 @@ func (h *Hub) housekeep(ctx context.Context) {
 		}
 		now := time.Now()
 		h.claims.expire(now)
+		h.forwardAgain(now)
 		for _, a := range h.all() {
 			a.tick(now)
 			h.sweep(a, now)
@@ -277,6 +290,10 @@ func (h *Hub) sweep(a *agent, now time.Time) {
 	for _, p := range a.q.events {
 		switch {
 		case p.w == nil && p.ready && now.After(p.deadline) && !p.gone:
+			if p.parked != "" {
+				a.q.remove(p) // it is the other replica's to end
+				continue
+			}
 			expired = append(expired, p)
 		case !p.passed.IsZero() && !p.taken && now.Sub(p.passed) > passAgain:
 			again = true

@@ -38,9 +38,11 @@ type pending struct {
 	period        time.Duration   // by which progress extends the deadline
 	durable       bool            // it is in the queue of the store, or will be
 	answered      bool            // a final reply is expected; false: Send
-	origin        uint32          // the replica where its caller waits; 0: here, or nobody
+	home          bool            // it was given to this replica
 
 	// guarded by the agent's mu
+	origin   uint32 // the replica that passed it on; 0: none
+	parked   string // the replica it was given to, which will say whether it is still open; "": it needs no say
 	deadline time.Time
 	seq      uint64    // in the store's queue
 	order    uint64    // in which it came to this replica
@@ -93,7 +95,9 @@ func (q *queue) add(p *pending) error {
 	p.order = q.count
 	q.events[p.id] = p
 	q.bytes += len(p.frame)
-	q.line = append(q.line, p)
+	if p.parked == "" {
+		q.line = append(q.line, p)
+	}
 	return nil
 }
 
@@ -197,6 +201,20 @@ func (q *queue) nextInLine() *pending {
 	return nil
 }
 
+// unpark puts in line what waits for the word of a replica that is gone, and reports whether there was anything.
+func (q *queue) unpark(replica string) bool {
+	any := false
+	for _, p := range q.events {
+		if p.parked == replica {
+			p.parked = ""
+			any = true
+			q.line = append(q.line, p)
+		}
+	}
+	slices.SortFunc(q.line, inOrder)
+	return any
+}
+
 // connect prepares for a new socket: nothing is under way on it, and nothing is pushed before begin.
 func (q *queue) connect(serial bool) {
 	q.disconnect()
@@ -217,21 +235,25 @@ func (q *queue) realign() {
 	q.line, q.keys, q.turns, q.inFlight = nil, nil, nil, 0
 	for _, p := range q.events {
 		p.sent = false
-		q.line = append(q.line, p)
+		if p.parked == "" {
+			q.line = append(q.line, p)
+		}
 	}
-	slices.SortFunc(q.line, func(a, b *pending) int {
-		// What is not stored comes last: it is on its way into the queue, or a ping.
-		return cmp.Or(cmp.Compare(a.seq-1, b.seq-1), cmp.Compare(a.order, b.order))
-	})
+	slices.SortFunc(q.line, inOrder)
 }
 
-// disconnect closes the line. Where other replicas may be the next to push them, events that nobody here waits for are
-// forgotten: they are in the store's queue, or with the replica that they came from.
+// inOrder compares by the store's queue. What is not stored comes last: it is on its way into the queue, or a ping.
+func inOrder(a, b *pending) int {
+	return cmp.Or(cmp.Compare(a.seq-1, b.seq-1), cmp.Compare(a.order, b.order))
+}
+
+// disconnect closes the line. Where other replicas may be the next to push them, events that were not given to this
+// one are forgotten: they are with the replica that they came from, or in the store's queue.
 func (q *queue) disconnect() {
 	q.open = false
 	for _, p := range q.events {
 		p.sent = false
-		if q.shared && p.w == nil && (p.origin != 0 || p.durable && p.ready) {
+		if q.shared && !p.home {
 			q.remove(p)
 		}
 	}

@@ -1,10 +1,11 @@
 package hub
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/droverhq/drover/events/wire"
@@ -49,7 +50,19 @@ type message struct {
 	Code     string          `json:"code,omitempty"`
 }
 
-func subject(replica uint32) string { return "drover.hub." + replicaName(replica) }
+var errNoAnswer = errors.New("the other replica does not answer")
+
+// A replica takes messages on subject, and answers to its forwardings on answerSubject; one subscription, subjects,
+// has both, so that they stay in order.
+func subject(replica uint32) string { return "drover.hub." + replicaName(replica) + ".m" }
+
+func answerSubject(replica uint32, n uint64) string {
+	return "drover.hub." + replicaName(replica) + answerInfix + strconv.FormatUint(n, 10)
+}
+
+const answerInfix = ".a."
+
+func subjects(replica uint32) string { return "drover.hub." + replicaName(replica) + ".>" }
 
 func (h *Hub) encode(m message) []byte {
 	m.From = h.replica
@@ -85,11 +98,8 @@ func (h *Hub) holder(agentID string) (replica uint32, ok bool) {
 	if !ok || name == replicaName(h.replica) {
 		return 0, false
 	}
-	var n uint32
-	if _, err := fmt.Sscanf(name, "%x", &n); err != nil {
-		return 0, false
-	}
-	return n, true
+	n := replicaNumber(name)
+	return n, n != 0
 }
 
 // pass hands the events in line to the replica that holds the agent. The caller holds the agent's mu.
@@ -122,6 +132,9 @@ func (h *Hub) pass(a *agent) {
 
 // moved is called when another replica took the agent, or lost it.
 func (h *Hub) moved(agentID string) {
+	if !h.running() {
+		return // Run looks at all agents when it is that far
+	}
 	a := h.known(agentID)
 	replica, held := h.holder(agentID)
 	if a == nil {
@@ -178,10 +191,28 @@ func (h *Hub) watchOver(agentID string) {
 	}
 }
 
+// lost is called when a replica is gone. What it was to say about parked events it will not say any more.
+func (h *Hub) lost(replica string) {
+	if !h.running() {
+		return
+	}
+	for _, a := range h.all() {
+		a.mu.Lock()
+		if a.q.unpark(replica) {
+			a.pump()
+		}
+		a.mu.Unlock()
+	}
+}
+
 // handle takes in a message of another replica. It must not block.
-func (h *Hub) handle(data []byte, answer func([]byte)) {
+func (h *Hub) handle(in store.Message) {
+	if _, number, ok := strings.Cut(in.Subject, answerInfix); ok {
+		h.forwarded(number, in)
+		return
+	}
 	var m message
-	if err := json.Unmarshal(data, &m); err != nil {
+	if err := json.Unmarshal(in.Data, &m); err != nil {
 		h.log.WithError(err).Warn("hub: a message of another replica cannot be read")
 		return
 	}
@@ -189,13 +220,13 @@ func (h *Hub) handle(data []byte, answer func([]byte)) {
 	case kindEvent:
 		h.passedEvent(m)
 	case kindReply:
-		h.passedReply(m, answer)
+		h.passedReply(m, in.Answer)
 	case kindProgress:
 		if r, err := wire.DecodeReply(m.Frame); err == nil {
 			h.replyHere(m.Agent, r, func(error) {})
 		}
 	case kindProbe:
-		h.background.start(func() { h.probed(m.Agent, answer) })
+		h.background.start(func() { h.probed(m.Agent, in.Answer) })
 	case kindClose:
 		h.closeHere(m.Agent)
 	case kindTook, kindRefused, kindForget:
@@ -224,8 +255,13 @@ func (h *Hub) passedEvent(m message) {
 		return // answered already
 	}
 	if p := a.q.events[m.Event]; p != nil {
-		if p.w == nil {
+		if p.w == nil && !p.home {
 			p.origin, p.deadline = m.From, time.UnixMilli(m.Deadline).Add(originSlack)
+			if p.parked != "" {
+				p.parked = ""
+				a.q.line = append(a.q.line, p)
+				a.pump()
+			}
 			h.send(m.From, message{Kind: kindTook, Agent: m.Agent, Event: m.Event})
 		}
 		return
@@ -258,9 +294,6 @@ func (h *Hub) passedNote(m message) {
 	switch m.Kind {
 	case kindTook:
 		p.taken = true
-		if !p.answered {
-			a.q.remove(p) // the other replica sees to the rest
-		}
 	case kindRefused:
 		a.q.remove(p)
 		h.refuse(a, p, errorOf(m.Code))
@@ -301,45 +334,6 @@ func (h *Hub) passedReply(m message, answer func([]byte)) {
 		return
 	}
 	answer([]byte(answerNo))
-}
-
-// forward brings a reply to the replica where its caller waits. It does not block.
-func (h *Hub) forward(origin uint32, agentID string, r *wire.Reply, safe func(error)) {
-	if !r.Final() {
-		h.send(origin, message{Kind: kindProgress, Agent: agentID, Event: r.EventID(), Frame: wire.AppendReply(nil, r)})
-		safe(nil)
-		return
-	}
-	started := h.background.start(func() {
-		answer, err := h.ask(origin, message{Kind: kindReply, Agent: agentID, Event: r.EventID(), Frame: wire.AppendReply(nil, r)})
-		switch {
-		case err == nil && answer == answerYes:
-			safe(nil)
-		case err == nil || errors.Is(err, store.ErrNobody):
-			h.orphan(agentID, r, safe) // its caller is gone
-		default:
-			h.log.WithError(err).Warn("hub: a reply did not reach the replica that waits for it")
-			safe(err)
-		}
-	})
-	if !started {
-		safe(ErrClosed)
-	}
-}
-
-// ask sends a request to a replica, some times if need be.
-func (h *Hub) ask(replica uint32, m message) (answer string, err error) {
-	data := h.encode(m)
-	for range forwardTries {
-		ctx, cancel := context.WithTimeout(h.base, passAgain)
-		var b []byte
-		b, err = h.store.Request(ctx, subject(replica), data)
-		cancel()
-		if err == nil || errors.Is(err, store.ErrNobody) || h.base.Err() != nil {
-			return string(b), err
-		}
-	}
-	return "", err
 }
 
 // probed answers whether the agent is alive on a socket of ours. One that is not is closed.

@@ -79,6 +79,15 @@ func (h *Hub) reply(agentID string, r *wire.Reply, safe func(error)) {
 	h.orphan(agentID, r, safe)
 }
 
+// noted takes note of a final reply, for a replay that is reading the agent's queue meanwhile.
+func (h *Hub) noted(agentID, eventID string) {
+	if a := h.known(agentID); a != nil {
+		a.mu.Lock()
+		a.q.answered(eventID)
+		a.mu.Unlock()
+	}
+}
+
 // replyHere takes in the reply to an event that this replica knows of, and reports whether it is one.
 func (h *Hub) replyHere(agentID string, r *wire.Reply, safe func(error)) bool {
 	a := h.known(agentID)
@@ -101,6 +110,11 @@ func (h *Hub) replyHere(agentID string, r *wire.Reply, safe func(error)) bool {
 	switch {
 	case p == nil:
 		return false
+	case p.parked != "":
+		// The replica that it was given to knows who waits for it.
+		a.q.remove(p)
+		a.q.answered(id)
+		h.forward(replicaNumber(p.parked), agentID, r, safe)
 	case !r.Final():
 		h.progressed(a, p, r)
 		safe(nil)
@@ -166,6 +180,7 @@ func (h *Hub) orphan(agentID string, r *wire.Reply, safe func(error)) {
 		return
 	}
 	h.late.Add(1)
+	h.noted(agentID, ref.ID)
 	h.settler.add(task{ref: ref, orphan: r, safe: safe})
 }
 

@@ -25,6 +25,7 @@ const (
 	doneTTL = time.Second
 
 	headerDeadline = "Drover-Deadline" // milliseconds since the epoch
+	headerOrigin   = "Drover-Origin"
 )
 
 // MaxEventAge is the longest that an event may wait for its final reply.
@@ -35,6 +36,7 @@ type QueuedEvent struct {
 	Agent    string
 	Seq      uint64    // its place in the queue: events of one agent rise in the order in which they were stored
 	Deadline time.Time // when its sender stops waiting, as far as the queue knows
+	Origin   string    // the replica that stored it
 	Data     []byte    // the event as JSON
 }
 
@@ -57,10 +59,11 @@ func plainToken(id string) string {
 }
 
 // PutEvent stores an event until DropEvents, or an hour past its deadline, and returns its place. An event of the same
-// agent and id is replaced. ErrFull if the queue is full.
-func (s *Store) PutEvent(ctx context.Context, ref EventRef, deadline time.Time, data []byte) (uint64, error) {
+// agent and id is replaced. origin is the replica that stores it. ErrFull if the queue is full.
+func (s *Store) PutEvent(ctx context.Context, ref EventRef, deadline time.Time, origin string, data []byte) (uint64, error) {
 	m := nats.NewMsg(ref.subject())
 	m.Header.Set(headerDeadline, strconv.FormatInt(deadline.UnixMilli(), 10))
+	m.Header.Set(headerOrigin, origin)
 	m.Data = data
 	ctx, cancel := context.WithTimeout(ctx, putTimeout)
 	defer cancel()
@@ -92,7 +95,7 @@ func (s *Store) Event(ctx context.Context, ref EventRef) (QueuedEvent, error) {
 }
 
 func queued(agentID string, seq uint64, h nats.Header, data []byte) QueuedEvent {
-	q := QueuedEvent{Agent: agentID, Seq: seq, Data: data}
+	q := QueuedEvent{Agent: agentID, Seq: seq, Data: data, Origin: h.Get(headerOrigin)}
 	if ms, err := strconv.ParseInt(h.Get(headerDeadline), 10, 64); err == nil {
 		q.Deadline = time.UnixMilli(ms)
 	}

@@ -43,12 +43,12 @@ func TestQueueKeepsOrderOverARestart(t *testing.T) {
 	var want []string
 	for i := range 600 {
 		body := fmt.Sprintf(`{"n":%d}`, i)
-		if _, err := s.PutEvent(ctx, store.EventRef{Agent: "1a1", ID: fmt.Sprint("ev-", i)}, deadline, []byte(body)); err != nil {
+		if _, err := s.PutEvent(ctx, store.EventRef{Agent: "1a1", ID: fmt.Sprint("ev-", i)}, deadline, "aa", []byte(body)); err != nil {
 			t.Fatal(err)
 		}
 		want = append(want, body)
 	}
-	if _, err := s.PutEvent(ctx, store.EventRef{Agent: "1a11", ID: "ev.with > odd * letters"}, deadline, []byte(`{}`)); err != nil {
+	if _, err := s.PutEvent(ctx, store.EventRef{Agent: "1a11", ID: "ev.with > odd * letters"}, deadline, "aa", []byte(`{}`)); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.DropEvents(ctx, []store.EventRef{{Agent: "1a1", ID: "ev-0"}, {Agent: "1a1", ID: "ev-300"}, {Agent: "1a1", ID: "none"}}); err != nil {
@@ -90,7 +90,7 @@ func TestFullQueueSaysSoAndRecovers(t *testing.T) {
 	var err error
 	for i := range 100 {
 		ref := store.EventRef{Agent: "1a1", ID: fmt.Sprint(i)}
-		if _, err = s.PutEvent(ctx, ref, deadline, body); err != nil {
+		if _, err = s.PutEvent(ctx, ref, deadline, "aa", body); err != nil {
 			break
 		}
 		refs = append(refs, ref)
@@ -104,7 +104,7 @@ func TestFullQueueSaysSoAndRecovers(t *testing.T) {
 	if got := queuedEvents(t, s, "1a1"); len(got) != 0 {
 		t.Errorf("%d events are left", len(got))
 	}
-	if _, err := s.PutEvent(ctx, refs[0], deadline, body); err != nil {
+	if _, err := s.PutEvent(ctx, refs[0], deadline, "aa", body); err != nil {
 		t.Errorf("put after dropping: %v", err)
 	}
 }
@@ -114,7 +114,7 @@ func TestDroppedEventsLeaveNothing(t *testing.T) {
 	s := storetest.Open(t)
 	ref := store.EventRef{Agent: "1a1", ID: "x"}
 	for range 3 {
-		if _, err := s.PutEvent(ctx, ref, time.Now().Add(time.Hour), []byte(`{}`)); err != nil {
+		if _, err := s.PutEvent(ctx, ref, time.Now().Add(time.Hour), "aa", []byte(`{}`)); err != nil {
 			t.Fatal(err)
 		}
 		if err := s.DropEvents(ctx, []store.EventRef{ref}); err != nil {
@@ -135,9 +135,13 @@ func TestReplicasFollowEachOther(t *testing.T) {
 	url := storetest.NATS(t)
 	type change struct{ on, agent string }
 	changes := make(chan change, 100)
+	lost := make(chan string, 10)
 	join := func(name string) (*store.Store, *store.Replicas) {
 		s := storetest.OpenConfig(t, store.Config{Dir: t.TempDir(), URLs: []string{url}})
-		r, err := s.OpenReplicas(ctx, name, func(agent string) { changes <- change{name, agent} })
+		r, err := s.OpenReplicas(ctx, name, store.Watcher{
+			Moved: func(agent string) { changes <- change{name, agent} },
+			Lost:  func(replica string) { lost <- replica },
+		})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -170,6 +174,9 @@ func TestReplicasFollowEachOther(t *testing.T) {
 		t.Fatal(err)
 	}
 	waitFor(t, "a to see that b left", holder(a, ""))
+	if got := <-lost; got != "bb" || a.Alive("bb") || !a.Alive("aa") {
+		t.Errorf("lost %s; bb alive: %v, aa alive: %v", got, a.Alive("bb"), a.Alive("aa"))
+	}
 	if len(changes) == 0 {
 		t.Error("no change was reported")
 	}
@@ -181,12 +188,30 @@ func TestBus(t *testing.T) {
 	b := storetest.OpenConfig(t, store.Config{Dir: t.TempDir(), URLs: []string{url}})
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	stop, err := b.Handle("drover.test", func(data []byte, answer func([]byte)) { answer(append(data, '!')) })
+	stop, err := b.Handle("drover.test", func(m store.Message) { m.Answer(append(m.Data, '!')) })
 	if err != nil {
 		t.Fatal(err)
 	}
 	if got, err := a.Request(ctx, "drover.test", []byte("hello")); err != nil || string(got) != "hello!" {
 		t.Errorf("%q, %v", got, err)
+	}
+	answers := make(chan store.Message, 2)
+	stopAnswers, err := a.Handle("drover.answers.>", func(m store.Message) { answers <- m })
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stopAnswers()
+	if err := a.Ask("drover.test", "drover.answers.1", []byte("hello")); err != nil {
+		t.Fatal(err)
+	}
+	if m := <-answers; string(m.Data) != "hello!" || m.Subject != "drover.answers.1" || m.Nobody {
+		t.Errorf("answer %+v", m)
+	}
+	if err := a.Ask("drover.nobody", "drover.answers.2", []byte("hello")); err != nil {
+		t.Fatal(err)
+	}
+	if m := <-answers; m.Subject != "drover.answers.2" || !m.Nobody {
+		t.Errorf("answer %+v", m)
 	}
 	stop()
 	waitFor(t, "nobody to listen", func() bool {
@@ -203,7 +228,7 @@ func BenchmarkPutDropEvent(b *testing.B) {
 	for b.Loop() {
 		ref := []store.EventRef{{Agent: "1a1", ID: fmt.Sprint(i)}}
 		i++
-		if _, err := s.PutEvent(b.Context(), ref[0], deadline, body); err != nil {
+		if _, err := s.PutEvent(b.Context(), ref[0], deadline, "aa", body); err != nil {
 			b.Fatal(err)
 		}
 		if err := s.DropEvents(b.Context(), ref); err != nil {

@@ -21,9 +21,9 @@ const (
 //
 // With the embedded JetStream there is one replica, nothing is stored, and Holder knows nobody.
 type Replicas struct {
-	s        *Store
-	self     string
-	onChange func(agentID string)
+	s       *Store
+	self    string
+	watcher Watcher
 
 	sessions jetstream.KeyValue
 	leases   jetstream.KeyValue
@@ -40,10 +40,15 @@ type holder struct {
 	revision uint64
 }
 
-// OpenReplicas announces this process as self and follows the others. onChange, called from one goroutine, says that
-// the holder of an agent changed; it must not block. Close ends it.
-func (s *Store) OpenReplicas(ctx context.Context, self string, onChange func(agentID string)) (*Replicas, error) {
-	r := &Replicas{s: s, self: self, onChange: onChange, holders: make(map[string]holder), seen: make(map[string]time.Time)}
+// A Watcher is told what happens among the replicas, from one goroutine. Its functions must not block.
+type Watcher struct {
+	Moved func(agentID string) // the agent has another holder, or none
+	Lost  func(replica string) // the replica is gone
+}
+
+// OpenReplicas announces this process as self and follows the others. Close ends it.
+func (s *Store) OpenReplicas(ctx context.Context, self string, watcher Watcher) (*Replicas, error) {
+	r := &Replicas{s: s, self: self, watcher: watcher, holders: make(map[string]holder), seen: make(map[string]time.Time)}
 	if !s.Clustered() {
 		return r, nil
 	}
@@ -170,7 +175,7 @@ func (r *Replicas) changed(replica string) {
 	}
 	r.mu.Unlock()
 	for _, agent := range agents {
-		r.onChange(agent)
+		r.watcher.Moved(agent)
 	}
 }
 
@@ -197,6 +202,7 @@ func (r *Replicas) lose(replica string) {
 	delete(r.seen, replica)
 	r.mu.Unlock()
 	r.changed(replica)
+	r.watcher.Lost(replica)
 }
 
 func (r *Replicas) session(e jetstream.KeyValueEntry) {
@@ -212,7 +218,7 @@ func (r *Replicas) session(e jetstream.KeyValueEntry) {
 		delete(r.holders, agent)
 	}
 	r.mu.Unlock()
-	r.onChange(agent)
+	r.watcher.Moved(agent)
 }
 
 // Hold says that this replica holds the agent now.
@@ -264,6 +270,14 @@ func (r *Replicas) Holder(agentID string) (replica string, ok bool) {
 		return "", false
 	}
 	return h.replica, true
+}
+
+// Alive reports whether a replica gave a sign of life lately.
+func (r *Replicas) Alive(replica string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	_, alive := r.seen[replica]
+	return alive || replica == r.self
 }
 
 // Close tells the others that this replica holds nobody any more, and waits for its goroutines.
