@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"github.com/droverhq/drover/server/hub"
+	"github.com/droverhq/drover/server/store"
 	"github.com/sirupsen/logrus"
 )
 
@@ -74,6 +76,10 @@ type Config struct {
 	Drain time.Duration
 	// Timings of the agents' sockets. The zero value is Rancher's.
 	Timings hub.Timings
+	// LogToken makes the tokens for the log services of hosts. Nil: none is sent.
+	LogToken func(host *store.Host, user string) (string, error)
+	// LogLocate finds the host of a task or request for ?taskId= and ?requestId=. Nil: they are not known.
+	LogLocate func(ctx context.Context, task, request string) (node string, err error)
 	// Now is the clock of certificates, tokens and records; nil means the machine's.
 	Now func() time.Time
 }

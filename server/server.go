@@ -23,6 +23,7 @@ import (
 	"github.com/droverhq/drover/server/api"
 	"github.com/droverhq/drover/server/compute"
 	"github.com/droverhq/drover/server/hub"
+	"github.com/droverhq/drover/server/logs"
 	"github.com/droverhq/drover/server/pki"
 	"github.com/droverhq/drover/server/store"
 	"golang.org/x/sync/errgroup"
@@ -46,6 +47,7 @@ type parts struct {
 	store   *store.Store
 	keys    *pki.Keys
 	hub     *hub.Hub
+	logs    *logs.Proxy
 	compute *compute.Engine
 	api     *api.Handler
 	url     string
@@ -184,10 +186,14 @@ func (s *Server) compose(p *parts) (err error) {
 		return err
 	}
 	p.compute.Use(p.hub)
+	p.logs, err = logs.New(logs.Config{Hosts: api.Registered(p.store), Token: s.cfg.LogToken, Locate: s.cfg.LogLocate, Log: s.cfg.Log})
+	if err != nil {
+		return err
+	}
 	p.api, err = api.New(api.Config{
 		Store: p.store, Hub: p.hub, Compute: p.compute, APICert: p.keys.APIPublicPEM(), CA: p.ca, Image: s.cfg.Image,
 		TrustedProxies: s.cfg.TrustedProxies, Version: s.cfg.Version, Web: s.cfg.Web, Log: s.cfg.Log, Now: s.cfg.Now,
-		PublicURL: s.cfg.URL,
+		PublicURL: s.cfg.URL, Logs: p.logs,
 	})
 	return err
 }
@@ -257,6 +263,7 @@ func (s *Server) serve(ctx context.Context, ln net.Listener, p *parts) error {
 		endAgents()
 		endRequests()
 		p.api.Wait()
+		p.logs.Wait()
 		if err != nil {
 			s.cfg.Log.WithError(err).Warn("requests were cut off at shutdown")
 			_ = srv.Close()

@@ -13,6 +13,7 @@ import (
 
 	"github.com/droverhq/drover/server/compute"
 	"github.com/droverhq/drover/server/hub"
+	"github.com/droverhq/drover/server/logs"
 	"github.com/droverhq/drover/server/store"
 	"github.com/sirupsen/logrus"
 )
@@ -43,8 +44,10 @@ type Config struct {
 	Version string
 	// Web is the console, served at /. Nil: none.
 	Web fs.FS
-	Log logrus.FieldLogger // nil: nothing is logged
-	Now func() time.Time   // nil: the machine's clock
+	// Logs leads to the log services of the hosts. Nil: there is no way.
+	Logs *logs.Proxy
+	Log  logrus.FieldLogger // nil: nothing is logged
+	Now  func() time.Time   // nil: the machine's clock
 }
 
 // Handler is the server's http.Handler. It is safe for concurrent use.
@@ -140,6 +143,11 @@ func (h *Handler) serve(w *recorder, r *http.Request) {
 		writeError(w, fail(http.StatusBadRequest, "InvalidFormat", "the Host header is no host"))
 		return
 	}
+	if len(segs) == 1 && lower(segs[0]) == "logs" {
+		t := &target{base: base, version: latest}
+		h.answer(w, r, h.asWhom(w, r, t, func(q *request) error { return q.serveLogs(r.URL.Query(), "/") }))
+		return
+	}
 	t, ok := parseTarget(base, segs)
 	if !ok {
 		h.serveConsole(w, r, segs)
@@ -171,6 +179,11 @@ func (h *Handler) answer(w *recorder, r *http.Request, err error) {
 }
 
 func (h *Handler) serveAPI(w *recorder, r *http.Request, t *target) error {
+	return h.asWhom(w, r, t, h.dispatch)
+}
+
+// asWhom finds out who sends a request and has it answered.
+func (h *Handler) asWhom(w *recorder, r *http.Request, t *target, answer func(*request) error) error {
 	if err := h.csrf.Check(r); err != nil {
 		return forbidden("a browser sent this request from another site")
 	}
@@ -188,8 +201,7 @@ func (h *Handler) serveAPI(w *recorder, r *http.Request, t *target) error {
 	if t.project != "" && t.project != AdminAccount {
 		return notFound()
 	}
-	q := &request{h: h, w: w, r: r, target: t, who: who, client: client}
-	return h.dispatch(q)
+	return answer(&request{h: h, w: w, r: r, target: t, who: who, client: client})
 }
 
 // A request is one authenticated request to the API.
