@@ -87,8 +87,9 @@ func (h *handlers) create(ctx context.Context, in *instance, p events.Progress) 
 			return "", false, err
 		}
 	}
+	mayPull := in.Data.Fields.Pull != "never"
 	spec, err := h.containerSpec(ctx, in)
-	if errors.Is(err, errNeedsImage) {
+	if errors.Is(err, errNeedsImage) && mayPull {
 		if err = h.fetch(ctx, ref, in.Image, p); err == nil {
 			spec, err = h.containerSpec(ctx, in)
 		}
@@ -97,7 +98,7 @@ func (h *handlers) create(ctx context.Context, in *instance, p events.Progress) 
 		return "", false, err
 	}
 	id, err = h.createOnce(ctx, in, spec)
-	if errors.Is(err, runtime.ErrNotFound) {
+	if errors.Is(err, runtime.ErrNotFound) && mayPull {
 		// Something is missing; only if it is the image can a pull help.
 		if _, ierr := h.engine.ImageConfig(ctx, spec.Image); !errors.Is(ierr, runtime.ErrNotFound) {
 			return "", false, err

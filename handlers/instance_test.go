@@ -123,6 +123,13 @@ func TestMissingImageIsPulled(t *testing.T) {
 	mustServe(t, newRouter(s, handlers.Options{}), ev)
 	wantCalls(t, s, "pull nginx:latest as nobody", "create r-test-c861f990", "start r-test-c861f990")
 
+	// One who says never gets an error that names the image.
+	s = newStub()
+	delete(s.images, "nginx:latest")
+	ev = with(t, event(t, "activate"), "instanceHostMap.instance.data.fields.pull", "never")
+	wantError(t, serve(t, newRouter(s, handlers.Options{}), ev), wire.CodeNotFound, "nginx:latest")
+	wantCalls(t, s, "create r-test-c861f990")
+
 	// A container of a CNI network needs its image to be described.
 	s = newStub()
 	delete(s.images, "nginx:latest")

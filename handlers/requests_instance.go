@@ -52,6 +52,7 @@ type instanceFields struct {
 	ReadOnly        bool              `json:"readOnly"`
 	PublishAllPorts bool              `json:"publishAllPorts"`
 	NetworkMode     string            `json:"networkMode"`
+	Pull            string            `json:"pull"` // Drover's own: "never" leaves a missing image an error
 
 	ExtraHosts  []string `json:"extraHosts"`
 	SecurityOpt []string `json:"securityOpt"`
