@@ -82,11 +82,18 @@ func (o *outbox) gather(e *entry) []*entry {
 	return group
 }
 
-// write puts group and the changes that have gathered into the journal. What cannot be written goes on from memory.
+// enoughChanges is how many notes of what was taken make a transaction of replies take them along. Fewer wait for the
+// next tick, because each costs a page of its own and none is worth more than a reply sent twice.
+const enoughChanges = 64
+
+// write puts group, or the changes that have gathered, into the journal. What cannot be written goes on from memory.
 func (o *outbox) write(group []*entry, path string) {
 	o.mu.Lock()
-	b, s := o.changes, o.store
-	o.changes = batch{}
+	var b batch
+	s := o.store
+	if len(group) == 0 || o.changes.len() >= enoughChanges {
+		b, o.changes = o.changes, batch{}
+	}
 	for _, e := range group {
 		if e.barrier {
 			continue
@@ -102,7 +109,7 @@ func (o *outbox) write(group []*entry, path string) {
 	o.mu.Unlock()
 
 	var err error
-	if !b.empty() {
+	if b.len() > 0 {
 		if err = s.apply(&b); err != nil {
 			s = o.failed(&b, err, s, path)
 		} else {

@@ -54,9 +54,9 @@ type Config struct {
 	Drain            time.Duration // how long Run may take to finish once its context ended; 10 s
 
 	// Serialize reports whether compute events must run one at a time (storage driver devicemapper). It is asked for
-	// each such event; nil means never. See [Exclusive].
+	// each event whose name begins with compute.instance.; nil means never. See [Exclusive].
 	Serialize func() bool
-	// OnState is told of each change of the state, from the goroutine of Run; it must not block. May be nil.
+	// OnState is told of each change of the state, one call at a time; it must not block. May be nil.
 	OnState func(Status)
 }
 

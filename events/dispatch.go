@@ -64,8 +64,10 @@ type dispatcher struct {
 	bytes    int64
 	workers  int
 	pingers  int
-	closed   bool
-	finished sync.WaitGroup
+	closed   bool           // to events
+	deaf     bool           // to pings too
+	finished sync.WaitGroup // workers
+	pinging  sync.WaitGroup
 
 	work   context.Context // of handlers
 	cancel context.CancelFunc
@@ -137,12 +139,12 @@ func (d *dispatcher) submitPing(ev *wire.Event) {
 	d.counts.pings.Add(1)
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.closed {
+	if d.deaf {
 		return
 	}
 	if len(d.pings) > 0 && d.pingers < pingWorkers || d.pingers == 0 {
 		d.pingers++
-		d.finished.Go(d.pinger)
+		d.pinging.Go(d.pinger)
 	}
 	ev.Data = bytes.Clone(ev.Data)
 	select {
@@ -207,11 +209,10 @@ func (d *dispatcher) worker() {
 }
 
 func (d *dispatcher) run(j *job) {
-	ctx := d.work
-	if d.cfg.Serialize() {
+	ctx, ev := d.work, j.event()
+	if strings.HasPrefix(ev.Name, "compute.instance.") && d.cfg.Serialize() {
 		ctx = context.WithValue(ctx, laneKey{}, d.lane)
 	}
-	ev := j.event()
 	p := &progress{ev: ev, send: d.progress}
 	reply := d.router.serve(ctx, ev, j.arrived, p)
 	p.finish()
@@ -247,17 +248,24 @@ func (d *dispatcher) pinger() {
 	}
 }
 
-// drain takes no more events and waits until those that wait and run are done, or ctx ends. Those that still run then
+// drain takes no more events, but still pings, and waits until those that wait and run are done, or ctx ends. Those that still run then
 // are cancelled and get grace to end; those that still wait are handed back. It reports whether every handler ended.
 func (d *dispatcher) drain(ctx context.Context, grace time.Duration) bool {
 	d.mu.Lock()
 	d.closed = true
-	close(d.pings)
 	d.mu.Unlock()
 	d.queue.Close()
 
 	ended := make(chan struct{})
-	go func() { d.finished.Wait(); close(ended) }()
+	go func() {
+		defer close(ended)
+		d.finished.Wait()
+		d.mu.Lock()
+		d.deaf = true
+		close(d.pings)
+		d.mu.Unlock()
+		d.pinging.Wait()
+	}()
 	select {
 	case <-ended:
 		d.cancel()

@@ -2,6 +2,7 @@ package events_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -17,7 +18,7 @@ import (
 func TestDrainFinishesWhatRuns(t *testing.T) {
 	flavours(t, func(t *testing.T, srv *eventstest.Server) {
 		started, release := make(chan struct{}), make(chan struct{})
-		a := start(t, srv, routes(map[string]events.HandlerFunc{"echo": echo, "slow": func(ctx context.Context, _ *wire.Event, p events.Progress) (any, error) {
+		a := start(t, srv, routes(map[string]events.HandlerFunc{"ping": pong, "echo": echo, "slow": func(ctx context.Context, _ *wire.Event, p events.Progress) (any, error) {
 			close(started)
 			select {
 			case <-release:
@@ -49,6 +50,9 @@ func TestDrainFinishesWhatRuns(t *testing.T) {
 			if got, err := srv.Answer(ctx, late.ID); err != nil || !strings.Contains(got.Final.TransitioningMessage, "shutting down") {
 				t.Errorf("%v, %+v", err, got.Final)
 			}
+		}
+		if _, err := srv.Call(ctx, newEvent("ping", "", "")); err != nil {
+			t.Errorf("a ping to an agent that drains: %v", err)
 		}
 		close(release)
 		<-a.done
@@ -151,6 +155,29 @@ func TestDrainWithoutAServer(t *testing.T) {
 			t.Errorf("%v, %+v", err, got.Final)
 		}
 	})
+}
+
+func TestAJournalInUseEndsRun(t *testing.T) {
+	t.Parallel()
+	srv := eventstest.NewServer(t, eventstest.Options{Drover: true})
+	journal := t.TempDir() + "/journal.db"
+	with := func(c *events.Config) { c.Journal = journal }
+	first := start(t, srv, routes(plain), with)
+	if _, err := srv.Call(testContext(t), newEvent("echo", "1", "")); err != nil {
+		t.Fatal(err)
+	}
+	second := start(t, srv, routes(plain), with)
+	select {
+	case <-second.done:
+	case <-time.After(patience):
+		t.Fatal("Run goes on")
+	}
+	if !errors.Is(second.err, events.ErrJournalInUse) {
+		t.Errorf("got %v", second.err)
+	}
+	if st := first.Status(); st.State != events.StateConnected {
+		t.Errorf("the first agent is %s", st.State)
+	}
 }
 
 // TestAStormIsSpreadOut lets many agents lose one server at the same instant.

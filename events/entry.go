@@ -8,13 +8,13 @@ import (
 
 // Bounds of the outbox and the journal beneath it.
 const (
-	maxPending      = 65536    // final replies that the server has not taken
-	maxPendingBytes = 64 << 20 // of them, in a journal on disk
-	maxMemoryBytes  = 16 << 20 // of them, in a journal in memory
-	maxUnstored     = 16 << 20 // of them, in memory because the journal failed
-	maxCached       = 1 << 20  // of them, in memory beside the journal
-	window          = 1 << 20  // of them, while connected, before workers wait for the server
-	maxKept         = 1 << 20  // taken replies kept for repeats
+	maxPending      = 65536     // final replies that the server has not taken
+	maxPendingBytes = 64 << 20  // of them, in a journal on disk
+	maxMemoryBytes  = 16 << 20  // of them, in a journal in memory
+	maxUnstored     = 16 << 20  // of them, in memory because the journal failed
+	maxCached       = 1 << 20   // of them, in memory beside the journal
+	window          = 512 << 10 // of them, while connected, before workers wait for the server
+	maxKept         = 1 << 20   // taken replies kept for repeats
 	maxKeptAge      = 15 * time.Minute
 	maxTombstones   = 32768
 	maxTombstoneAge = 24 * time.Hour

@@ -51,7 +51,7 @@ type outbox struct {
 
 func newOutbox(log logrus.FieldLogger, counts *counters) *outbox {
 	return &outbox{
-		log: log, counts: counts, queue: keyed.NewQueue[*entry](), in: make(chan *entry, 128), seed: maphash.MakeSeed(),
+		log: log, counts: counts, queue: keyed.NewQueue[*entry](), in: make(chan *entry, 64), seed: maphash.MakeSeed(),
 		pending: map[uint64]*entry{}, answered: map[uint64]uint64{}, waiting: map[*entry]struct{}{},
 		dirty: make(chan struct{}, 1), unsynced: make(chan struct{}, 1),
 		quit: make(chan struct{}), gone: make(chan struct{}),
@@ -359,14 +359,17 @@ func (o *outbox) keepLocked(k keptReply) {
 	o.keptSize += int64(k.size)
 }
 
-// evictLocked forgets the oldest of what is over the budgets.
+// evictLocked forgets the oldest of what is over the budgets. It waits until there is a page or two of it, since each
+// transaction that forgets something rewrites where it was.
 func (o *outbox) evictLocked(now time.Time) {
-	for o.kept.len() > 0 && (o.keptSize > maxKept || now.Sub(o.kept.first().at) > maxKeptAge) {
+	overKept := o.keptSize > maxKept+maxKept/4 || o.kept.len() > 0 && now.Sub(o.kept.first().at) > maxKeptAge
+	overGraves := o.graves.len() > maxTombstones+maxTombstones/32 || o.graves.len() > 0 && now.Sub(o.graves.first().at) > maxTombstoneAge
+	for overKept && o.kept.len() > 0 && (o.keptSize > maxKept || now.Sub(o.kept.first().at) > maxKeptAge) {
 		k := o.kept.pop()
 		o.keptSize -= int64(k.size)
 		o.changes.dropReplies = append(o.changes.dropReplies, k.seq)
 	}
-	for o.graves.len() > 0 && (o.graves.len() > maxTombstones || now.Sub(o.graves.first().at) > maxTombstoneAge) {
+	for overGraves && o.graves.len() > 0 && (o.graves.len() > maxTombstones || now.Sub(o.graves.first().at) > maxTombstoneAge) {
 		g := o.graves.pop()
 		if o.answered[g.hash] == g.seq {
 			delete(o.answered, g.hash)

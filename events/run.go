@@ -67,6 +67,13 @@ func (c *Client) connect(ctx context.Context, ready <-chan struct{}, opened *err
 		c.log.WithField("proxy", proxy).Info("the server is reached through a proxy")
 	}
 	for ctx.Err() == nil {
+		select {
+		case <-ready:
+			if *opened != nil {
+				return nil
+			}
+		default:
+		}
 		c.enter(StateConnecting, nil)
 		s, err := c.dialer.dial(ctx)
 		var least, delay time.Duration
@@ -249,8 +256,11 @@ func (c *Client) drain(s *session, handOver bool) {
 		c.log.Error("a handler does not end although its context did")
 	}
 	switch {
-	case s != nil:
+	case s != nil && s.drover:
 		c.outbox.flush(ctx, s.dead)
+		s.shut(websocket.CloseNormalClosure)
+	case s != nil:
+		c.outbox.flush(ctx, nil)
 		s.shut(websocket.CloseNormalClosure)
 	case handOver && c.publish.cancel != nil:
 		c.outbox.flush(ctx, nil)

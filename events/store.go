@@ -40,9 +40,7 @@ type batch struct {
 	dropDone    []uint64
 }
 
-func (b *batch) empty() bool {
-	return len(b.put)+len(b.done)+len(b.dropReplies)+len(b.dropDone) == 0
-}
+func (b *batch) len() int { return len(b.put) + len(b.done) + len(b.dropReplies) + len(b.dropDone) }
 
 // A store keeps replies and tombstones. apply is called by one goroutine at a time, get and sync by any.
 type store interface {
