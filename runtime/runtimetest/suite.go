@@ -72,6 +72,7 @@ func Run(t *testing.T, newEngine func(t *testing.T) runtime.Engine, opts Options
 		{"Stats", statsTests},
 		{"Copy", copyTests},
 		{"Volume", volumeTests},
+		{"Model", modelTests},
 	}
 	for _, g := range groups {
 		if opts.Only != nil && !slices.Contains(opts.Only, g.name) {
