@@ -42,7 +42,6 @@ type actionFlags struct {
 	host    string
 	timeout int
 	force   bool
-	volumes bool
 }
 
 func (a *app) actionCommand(use, short, long, example, working string, flags func(*cobra.Command, *actionFlags),

@@ -25,6 +25,7 @@ import (
 	"github.com/droverhq/drover/register"
 	"github.com/droverhq/drover/runtime"
 	"github.com/droverhq/drover/runtime/docker"
+	"github.com/droverhq/drover/utils/backoff"
 )
 
 func (a *app) agentCommand() *cobra.Command {
@@ -83,7 +84,7 @@ SIGTERM ends the agent once the work in progress is done (--drain); containers r
 			onHangup(hang, func() { reloadLevel(log, load) })
 		}()
 		defer func() { stop(); <-hung }()
-		return a.runAgent(ctx, cfg, agentOptions{log: log, notify: newNotifier(a.env.Getenv), profile: profile, lean: true})
+		return a.runAgent(ctx, cfg, agentOptions{log: log, notify: newNotifier(a.env.Getenv), profile: profile, lean: true, load: load})
 	})
 	return cmd
 }
@@ -115,6 +116,8 @@ type agentOptions struct {
 	lean    bool // the process is an agent alone: keep it small
 	// healthDir gets the address of the health listener; "" is the state directory.
 	healthDir string
+	// load reads the configuration again after SIGHUP; may be nil.
+	load func() (*Config, error)
 	// joined is told the host's uuid once the agent is registered; may be nil.
 	joined func(hostUUID string)
 }
@@ -181,6 +184,11 @@ func (a *app) runAgent(ctx context.Context, cfg *Config, o agentOptions) error {
 		if o.joined != nil {
 			o.joined(joined.HostUUID)
 		}
+		if cfg.Logs.Port != 0 && rejoined.IsZero() {
+			if err := startLogDoor(bg, group, cfg, joined.HostUUID, o); err != nil {
+				return err
+			}
+		}
 		err = a.session(ctx, cfg, joined, engine, health, &state, o)
 		if !errors.Is(err, events.ErrUnauthorized) {
 			return err
@@ -225,7 +233,7 @@ func (a *app) session(ctx context.Context, cfg *Config, joined *register.Result,
 		Hostname: hostname(ctx, host.Hostname, self, engine), HostIP: hostIP, APIProxy: host.HostAPIProxy, AgentImage: host.AgentImage,
 		HostLabels: host.Labels, SchedulerIPs: host.SchedulerIPs, SchedulerRequireAny: host.SchedulerRequireAny,
 		MemoryOverride: host.MemoryOverride, MilliCPUOverride: host.MilliCPUOverride, LocalStorageMBOverride: host.LocalStorageMBOverride,
-		Disabled: !host.DockerEnabled, Containers: cache, Engine: tap, Host: collector, Log: log,
+		Disabled: !host.DockerEnabled, Containers: cache, Engine: tap, Host: &announced{Sampler: collector, port: cfg.Logs.Port}, Log: log,
 	})
 	router := events.NewRouter(events.RouterConfig{
 		Log: log, Timeout: cfg.Events.Timeout, Classify: handlers.Classify, Observe: health.Observe,
@@ -271,12 +279,30 @@ func (a *app) session(ctx context.Context, cfg *Config, joined *register.Result,
 			return nil
 		})
 	}
+	if joined.Source == register.SourceStored {
+		group.Go(func() error { refresh(bg, joined, log); return nil })
+	}
 	running, end := context.WithCancel(ctx)
 	defer end()
 	defer context.AfterFunc(bg, end)() // a part that ended takes the channel with it
 	err = channel.Run(running)
 	stop()
 	return errors.Join(err, group.Wait())
+}
+
+// refresh brings what a registration long ago left behind up to date, once the agent has had a moment to connect.
+func refresh(ctx context.Context, joined *register.Result, log logrus.FieldLogger) {
+	if backoff.Sleep(ctx, time.Minute) != nil {
+		return
+	}
+	ip, err := joined.Refresh(ctx)
+	switch {
+	case ctx.Err() != nil:
+	case err != nil:
+		log.WithError(err).Debug("what the server told at registration was not renewed")
+	case ip != "" && ip != joined.AgentIP:
+		log.WithFields(logrus.Fields{"was": joined.AgentIP, "is": ip}).Info("the server sees this host under another address")
+	}
 }
 
 // announce tells systemd what became of the connection; the log has it from the channel itself.
