@@ -26,6 +26,7 @@ type Config struct {
 	Engine EngineConfig
 	Events EventsConfig
 	Node   NodeConfig
+	Logs   LogsConfig
 	Server ServerConfig
 	Log    LogConfig
 
@@ -110,11 +111,6 @@ type NodeConfig struct {
 	ContainerTicker time.Duration // how often the pod map is compared with the engine
 	RMAPI           string        // base URL of a resource manager
 	QoSPath         string        // root of the cgroup trees
-	LogCommands     []string      // what may be run on log files
-	LogTimeout      time.Duration
-	LogMaxFileSize  int // MB
-	LogMaxLine      int // lines of an answer
-	LogRoot         string
 }
 
 // ServerConfig is the control server's.

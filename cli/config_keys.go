@@ -52,7 +52,7 @@ func (k configKey) secretly(show func(string) string) configKey {
 
 // configKeys is the table of all settings, in the order of the documentation.
 func configKeys() []configKey {
-	return slices.Concat(agentKeys(), hostKeys(), connectionKeys(), engineKeys(), nodeKeys(), serverKeys())
+	return slices.Concat(agentKeys(), hostKeys(), connectionKeys(), engineKeys(), nodeKeys(), logKeys(), serverKeys())
 }
 
 func agentKeys() []configKey {
@@ -211,16 +211,6 @@ func nodeKeys() []configKey {
 			httpURL(func(c *Config) *string { return &c.Node.RMAPI })).vars("DROVER_RM_API"),
 		key("app.qos.path", "root of the cgroup trees",
 			dir(func(c *Config) *string { return &c.Node.QoSPath })).vars("DROVER_QOS_PATH").defaults("/sys/fs/cgroup"),
-		key("app.logs.cmd-white-list", "commands for log files",
-			list(func(c *Config) *[]string { return &c.Node.LogCommands })).vars("DROVER_LOGS_COMMANDS").defaults("grep,zgrep,cat,head,tail,awk,uniq,sort,ls").of(kindList),
-		key("app.logs.cmd-timeout", "milliseconds for a command that does not follow",
-			duration(time.Millisecond, time.Millisecond, 24*time.Hour, func(c *Config) *time.Duration { return &c.Node.LogTimeout })).vars("DROVER_LOGS_TIMEOUT").defaults("5000"),
-		key("app.logs.max-file-size", "largest log file in MB",
-			integer(1, 1<<30, func(c *Config) *int { return &c.Node.LogMaxFileSize })).vars("DROVER_LOGS_MAX_FILE_SIZE").defaults("3000"),
-		key("app.logs.max-line", "most lines of an answer",
-			integer(1, 1<<30, func(c *Config) *int { return &c.Node.LogMaxLine })).vars("DROVER_LOGS_MAX_LINE").defaults("1000"),
-		key("app.logs.root", "folder of the log files",
-			dir(func(c *Config) *string { return &c.Node.LogRoot })).vars("DROVER_LOGS_ROOT").defaults("/data/logs/"),
 		unused("app.ims.logroot"), unused("app.oom-kmsg-path"), unused("app.kubedebug.user"), unused("app.kubedebug.passwd"),
 	}
 }

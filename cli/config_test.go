@@ -53,11 +53,11 @@ func TestConfigDefaults(t *testing.T) {
 		{"ticker", c.Node.ContainerTicker, 30 * time.Second},
 		{"http", c.Node.HTTPPort, 8085},
 		{"debug", c.Node.DebugPort, 10102},
-		{"log timeout", c.Node.LogTimeout, 5 * time.Second},
-		{"size", c.Node.LogMaxFileSize, 3000},
-		{"lines", c.Node.LogMaxLine, 1000},
-		{"root", c.Node.LogRoot, "/data/logs/"},
-		{"commands", strings.Join(c.Node.LogCommands, " "), "grep zgrep cat head tail awk uniq sort ls"},
+		{"log timeout", c.Logs.Limits.Timeout, 5 * time.Second},
+		{"size", c.Logs.Limits.MaxRead, 3000},
+		{"lines", c.Logs.Limits.MaxLines, 1000},
+		{"root", c.Logs.Root, "/data/logs/"},
+		{"commands", strings.Join(c.Logs.Commands, " "), "grep zgrep cat head tail awk uniq sort ls"},
 		{"level", c.Log.Level, "info"},
 		{"ping", c.Agent.PingEnabled, true},
 		{"build", c.Agent.BuildDir, "/var/lib/cattle/builds"},
@@ -151,7 +151,11 @@ func TestConfigOfOlderAgents(t *testing.T) {
 	c := mustLoad(t, nil, path, nil)
 	want := NodeConfig{
 		HTTPPort: 8086, DebugPort: 10103, ContainerTicker: time.Minute, RMAPI: "http://127.0.0.1:10002/rmController", QoSPath: "/data/cgroup",
-		LogCommands: []string{"grep", "zgrep", "cat"}, LogTimeout: 2500 * time.Millisecond, LogMaxFileSize: 10, LogMaxLine: 20, LogRoot: "/logs/",
+	}
+	l := &c.Logs
+	if !slices.Equal(l.Commands, []string{"grep", "zgrep", "cat"}) || l.Limits.Timeout != 2500*time.Millisecond || l.Limits.MaxRead != 10 ||
+		l.Limits.MaxLines != 20 || l.Root != "/logs/" || l.Auth != "token" || l.Port != 0 {
+		t.Errorf("logs: %+v", c.Logs)
 	}
 	if !reflect.DeepEqual(c.Node, want) || c.Engine.DockerHost != "unix:///run/docker.sock" {
 		t.Errorf("got %+v, %+v", c.Node, c.Engine)
@@ -201,7 +205,7 @@ app:
 	}
 	c := mustLoad(t, nil, configFile(t, strings.Replace(string(b), "---\n", "", 1), 0o600), nil)
 	if !reflect.DeepEqual(c.Agent.Labels, map[string]string{"rack": "4", "name": "a&b=c", "io.x/y": "", "empty": ""}) || c.Agent.PingEnabled ||
-		!slices.Equal(c.Node.LogCommands, []string{"cat", "tail"}) || c.Proxy.NoProxy != "a.test,.b.test" || c.Events.Drain != 90*time.Second ||
+		!slices.Equal(c.Logs.Commands, []string{"cat", "tail"}) || c.Proxy.NoProxy != "a.test,.b.test" || c.Events.Drain != 90*time.Second ||
 		c.Node.HTTPPort != 1 || !c.Agent.RegistrationURL.IsZero() || !c.IsDefault("app.agent.url") {
 		t.Errorf("got %+v", c)
 	}

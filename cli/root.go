@@ -91,7 +91,7 @@ func (a *app) root() *cobra.Command {
 			root.AddCommand(c)
 		}
 	}
-	add(groupRoles, a.agentCommand(), a.serverCommand(), a.devCommand())
+	add(groupRoles, a.agentCommand(), a.serverCommand(), a.nodeCommand(), a.devCommand())
 	add(groupOperate, a.hostsCommand(), a.psCommand(), a.runCommand(), a.startCommand(), a.stopCommand(), a.restartCommand(),
 		a.rmCommand(), a.inspectCommand(), a.pullCommand(), a.eventsCommand(), a.contextCommand(), a.tokenCommand())
 	add(groupTools, a.configCommand(), a.doctorCommand(), a.benchCommand(), a.healthCommand(), a.versionCommand(), a.completionCommand(root), a.manCommand(root))

@@ -82,6 +82,13 @@ func newServer(cfg *Config, dir string, log logrus.FieldLogger, onKey func(strin
 		NATS: s.NATS, NATSReplicas: s.NATSReplicas, Image: firstOf(s.Image, agentImage()), Version: version, OnAdminKey: onKey, Log: log,
 		Web: web.Files(),
 	}
+	var err error
+	if sc.LogToken, err = logTokens(&cfg.Logs); err == nil {
+		sc.LogLocate, err = logLocate(&cfg.Logs)
+	}
+	if err != nil {
+		return nil, withExit(ExitConfig, err)
+	}
 	if !s.SealKey.IsZero() {
 		sc.SealKey = []byte(s.SealKey.Reveal())
 	}

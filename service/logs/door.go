@@ -28,7 +28,7 @@ const LineProtocol = "drover.lines.v1"
 type DoorConfig struct {
 	Service *Service
 	// Authorize returns who the caller is. Nil refuses everybody; [AllowAll] serves clients that know no tokens.
-	Authorize func(r *http.Request) (who string, err error)
+	Authorize func(r *http.Request) (Caller, error)
 	// Origins that browsers may come from, besides the door's own; "*" is any.
 	Origins []string
 	Lookup  Lookup // may be nil
@@ -57,8 +57,14 @@ type Record struct {
 	Duration time.Duration `json:"duration"`
 }
 
+// A Caller is who sends requests.
+type Caller struct {
+	Name     string // for the audit
+	ReadOnly bool   // may not append to stdin files
+}
+
 // AllowAll is the Authorize of a door without tokens.
-func AllowAll(*http.Request) (string, error) { return "anonymous", nil }
+func AllowAll(*http.Request) (Caller, error) { return Caller{Name: "anonymous"}, nil }
 
 // ErrUnauthorized is what Authorize returns for a caller without a valid token.
 var ErrUnauthorized = errors.New("not authorized")
@@ -81,7 +87,7 @@ func NewDoor(cfg DoorConfig) (*Door, error) {
 		return nil, errors.New("log door: a service and a logger are needed")
 	}
 	if cfg.Authorize == nil {
-		cfg.Authorize = func(*http.Request) (string, error) { return "", ErrUnauthorized }
+		cfg.Authorize = func(*http.Request) (Caller, error) { return Caller{}, ErrUnauthorized }
 	}
 	fill(&cfg.PerClient, 8)
 	fill(&cfg.PerNode, 256)
@@ -116,8 +122,8 @@ func (d *Door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 type callerKey struct{}
 
-func caller(r *http.Request) string {
-	who, _ := r.Context().Value(callerKey{}).(string)
+func caller(r *http.Request) Caller {
+	who, _ := r.Context().Value(callerKey{}).(Caller)
 	return who
 }
 
@@ -164,6 +170,8 @@ func (d *Door) enter(client string) (leave func(), err error) {
 	}, nil
 }
 
+func errReadOnly() error { return &Refusal{Reason: "the token does not allow to append (verb stdin)"} }
+
 // address is where a request comes from, without a port.
 func address(r *http.Request) string {
 	if host, _, err := net.SplitHostPort(r.RemoteAddr); err == nil {
@@ -173,11 +181,15 @@ func address(r *http.Request) string {
 }
 
 // run carries out one command under the limits and writes the audit.
-func (d *Door) run(ctx context.Context, who, client, command string, p *Pipeline, sink Sink) (Result, error) {
+func (d *Door) run(ctx context.Context, who Caller, client, command string, p *Pipeline, sink Sink) (Result, error) {
 	start := time.Now()
 	var result Result
-	leave, err := d.enter(who + "@" + client)
-	if err == nil {
+	leave, err := d.enter(who.Name + "@" + client)
+	if err == nil && p.Append != nil && who.ReadOnly {
+		leave()
+		err = errReadOnly()
+		result.ExitCode = 2
+	} else if err == nil {
 		err = guard(func() error {
 			defer leave()
 			var err error
@@ -192,7 +204,7 @@ func (d *Door) run(ctx context.Context, who, client, command string, p *Pipeline
 		d.cfg.Log.WithField("command", command).Errorf("log service: panic: %v\n%s", bug.value, bug.stack)
 	}
 	d.audit(Record{
-		Time: start, Who: who, Client: client, Node: d.cfg.Node, Command: command, Exit: result.ExitCode,
+		Time: start, Who: who.Name, Client: client, Node: d.cfg.Node, Command: command, Exit: result.ExitCode,
 		Read: result.ReadBytes, Sent: result.OutBytes, Lines: result.OutLines, Duration: time.Since(start),
 	}, err)
 	return result, err

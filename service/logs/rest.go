@@ -85,7 +85,7 @@ func (d *Door) files(w http.ResponseWriter, r *http.Request) {
 			entries = append(entries, describe(name, fi))
 		}
 	}
-	d.audit(Record{Time: time.Now(), Who: caller(r), Client: address(r), Node: d.cfg.Node, Command: "GET " + r.URL.Path}, nil)
+	d.audit(Record{Time: time.Now(), Who: caller(r).Name, Client: address(r), Node: d.cfg.Node, Command: "GET " + r.URL.Path}, nil)
 	w.Header().Set("Content-Type", "application/json")
 	_ = json.NewEncoder(w).Encode(map[string]any{"type": "collection", "path": name, "data": entries})
 }
@@ -163,7 +163,7 @@ func (d *Door) download(w http.ResponseWriter, r *http.Request) {
 	q := r.URL.Query()
 	start := time.Now()
 	client := address(r)
-	leave, err := d.enter(caller(r) + "@" + client)
+	leave, err := d.enter(caller(r).Name + "@" + client)
 	if err != nil {
 		status(w, err)
 		return
@@ -183,7 +183,7 @@ func (d *Door) download(w http.ResponseWriter, r *http.Request) {
 		err = d.downloadFile(counted, r, name, q.Get("compress"))
 	}
 	d.audit(Record{
-		Time: start, Who: caller(r), Client: client, Node: d.cfg.Node, Command: "GET " + r.URL.RequestURI(),
+		Time: start, Who: caller(r).Name, Client: client, Node: d.cfg.Node, Command: "GET " + r.URL.RequestURI(),
 		Sent: counted.n, Duration: time.Since(start),
 	}, err)
 	if err != nil && !counted.wrote {
@@ -346,8 +346,12 @@ func (d *Door) stdin(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	name := path.Clean(below(r, "/stdin/"))
-	err = d.cfg.Service.Append(name, body)
-	d.audit(Record{Time: time.Now(), Who: caller(r), Client: address(r), Node: d.cfg.Node, Command: "POST " + r.URL.Path, Read: int64(len(body))}, err)
+	if caller(r).ReadOnly {
+		err = errReadOnly()
+	} else {
+		err = d.cfg.Service.Append(name, body)
+	}
+	d.audit(Record{Time: time.Now(), Who: caller(r).Name, Client: address(r), Node: d.cfg.Node, Command: "POST " + r.URL.Path, Read: int64(len(body))}, err)
 	if err != nil {
 		status(w, err)
 		return

@@ -68,7 +68,7 @@ type connection struct {
 	door   *Door
 	conn   *websocket.Conn
 	framed bool
-	who    string
+	who    Caller
 	remote string
 
 	mu  sync.Mutex // one writer at a time
@@ -233,7 +233,7 @@ func (c *connection) command(ctx context.Context, message []byte, current *stopp
 		stopped = current.end()
 	} else {
 		result.ExitCode = 2
-		c.door.audit(Record{Time: time.Now(), Who: c.who, Client: c.remote, Node: c.door.cfg.Node, Command: text, Exit: 2}, err)
+		c.door.audit(Record{Time: time.Now(), Who: c.who.Name, Client: c.remote, Node: c.door.cfg.Node, Command: text, Exit: 2}, err)
 	}
 	if stopped && errors.Is(err, context.Canceled) {
 		err = nil

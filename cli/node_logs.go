@@ -1,0 +1,289 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	stdlog "log"
+	"net"
+	"net/http"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/sirupsen/logrus"
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/droverhq/drover/hostinfo"
+	"github.com/droverhq/drover/ping"
+	serverlogs "github.com/droverhq/drover/server/logs"
+	"github.com/droverhq/drover/server/store"
+	"github.com/droverhq/drover/service/logs"
+	"github.com/droverhq/drover/service/token"
+)
+
+// A logDoor is the log service of this machine on a port.
+type logDoor struct {
+	service *logs.Service
+	handler http.Handler
+	address string
+	log     logrus.FieldLogger
+
+	listener net.Listener
+	active   sync.WaitGroup // requests, among them WebSockets, which no http.Server waits for
+}
+
+// newLogDoor composes the log service. names are what tokens may call this host.
+func newLogDoor(cfg *Config, node string, names []string, log logrus.FieldLogger) (*logDoor, error) {
+	l := &cfg.Logs
+	service, err := logs.New(logs.Config{
+		Prefix: strings.TrimSuffix(cfg.Agent.Rootfs, "/"), Roots: append([]string{l.Root}, l.Roots...), StdinRoots: l.StdinRoots,
+		Commands: l.Commands, Limits: l.Limits.limits(), SpillDir: l.SpillDir,
+	})
+	if err != nil {
+		return nil, err
+	}
+	names = slices.DeleteFunc(names, func(n string) bool { return n == "" })
+	authorize, err := logAuthorizer(l, names)
+	if err != nil {
+		return nil, err
+	}
+	if l.Auth == "none" {
+		log.WithField("roots", strings.Join(append([]string{l.Root}, l.Roots...), " ")).Warn(
+			"app.logs.auth is none: whoever reaches the port of the log service reads every file below its roots, and appends below app.logs.stdin-roots")
+	}
+	lookup, err := taskLookup(l)
+	if err != nil {
+		return nil, err
+	}
+	door, err := logs.NewDoor(logs.DoorConfig{
+		Service: service, Authorize: authorize, Origins: l.Origins, Lookup: lookup, Node: node, Addresses: names, Log: log,
+		PerClient: l.PerClient, PerNode: l.PerNode,
+	})
+	if err != nil {
+		return nil, err
+	}
+	d := &logDoor{service: service, address: net.JoinHostPort(l.Listen, strconv.Itoa(l.Port)), log: log}
+	d.handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		d.active.Add(1)
+		defer d.active.Done()
+		door.ServeHTTP(w, r)
+	})
+	return d, nil
+}
+
+// limits turns the units of the file into those of the service.
+func (l *LogLimits) limits() logs.Limits {
+	return logs.Limits{
+		Timeout: l.Timeout, Idle: l.Idle, MaxRead: int64(l.MaxRead) << 20, MaxLines: l.MaxLines, ByteRate: l.ByteRate,
+		SortMemory: int64(l.SortMemory) << 20, SortDisk: int64(l.SortDisk) << 20, MaxFiles: l.MaxFiles,
+	}
+}
+
+// logAuthorizer is what the door asks about a caller.
+func logAuthorizer(l *LogsConfig, names []string) (func(*http.Request) (logs.Caller, error), error) {
+	if l.Auth == "none" {
+		return logs.AllowAll, nil
+	}
+	if l.KeyFile == "" {
+		return nil, errors.New("app.logs.auth is token, and app.logs.token-key-file is not set: make one with 'openssl rand -hex 32 > FILE; chmod 600 FILE', or set app.logs.auth to none")
+	}
+	key, err := token.ReadKey(l.KeyFile)
+	if err != nil {
+		return nil, err
+	}
+	return func(r *http.Request) (logs.Caller, error) {
+		claims, err := key.Check(token.FromRequest(r), names...)
+		if err != nil {
+			return logs.Caller{}, fmt.Errorf("%w: %w", logs.ErrUnauthorized, err)
+		}
+		if !claims.Allows(token.VerbLogs) {
+			return logs.Caller{}, fmt.Errorf("%w: the token is not for logs", logs.ErrUnauthorized)
+		}
+		return logs.Caller{Name: claims.User, ReadOnly: !claims.Allows(token.VerbStdin)}, nil
+	}, nil
+}
+
+// taskLookup is nil where none is configured.
+func taskLookup(l *LogsConfig) (logs.Lookup, error) {
+	switch {
+	case l.Lookup != "":
+		return logs.HTTPLookup(l.Lookup, nil)
+	case len(l.Tasks) > 0:
+		return logs.TableLookup(l.Tasks), nil
+	}
+	return nil, nil
+}
+
+func (d *logDoor) listen(ctx context.Context) (net.Addr, error) {
+	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", d.address)
+	if err != nil {
+		return nil, err
+	}
+	d.listener = l
+	return l.Addr(), nil
+}
+
+func (d *logDoor) run(ctx context.Context) error {
+	srv := &http.Server{
+		Handler: d.handler, ReadHeaderTimeout: 15 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 64 << 10,
+		BaseContext: func(net.Listener) context.Context { return ctx }, // its end ends WebSockets and commands
+		ErrorLog:    stdlog.New(io.Discard, "", 0),                     // port scans
+	}
+	stop := context.AfterFunc(ctx, func() { _ = srv.Close() })
+	err := srv.Serve(d.listener)
+	stop()
+	_ = srv.Close() // again at most
+	if cerr := d.service.Close(); cerr != nil {
+		d.log.WithError(cerr).Warn("log service: not closed cleanly")
+	}
+	d.active.Wait()
+	if ctx.Err() != nil && errors.Is(err, http.ErrServerClosed) {
+		return nil
+	}
+	return err
+}
+
+func (d *logDoor) reload(cfg *Config) error {
+	return d.service.Reload(cfg.Logs.Commands, cfg.Logs.Limits.limits())
+}
+
+// startLogDoor serves the log service beside an agent until ctx ends.
+func startLogDoor(ctx context.Context, group *errgroup.Group, cfg *Config, hostUUID string, o agentOptions) error {
+	name := cfg.Agent.Hostname
+	if name == "" {
+		name, _ = os.Hostname()
+	}
+	d, err := newLogDoor(cfg, name, []string{hostUUID, name, cfg.Agent.IP}, o.log)
+	if err != nil {
+		return withExit(ExitConfig, err)
+	}
+	addr, err := d.listen(ctx)
+	if err != nil {
+		return fmt.Errorf("log service: %w", err)
+	}
+	o.log.WithField("address", addr.String()).Info("the log service is ready")
+	group.Go(func() error { return d.run(ctx) })
+	if o.load != nil {
+		group.Go(func() error {
+			onHangup(ctx, func() {
+				next, err := o.load()
+				if err == nil {
+					err = d.reload(next)
+				}
+				if err != nil {
+					o.log.WithError(err).Warn("the limits of the log service were not read again")
+				}
+			})
+			return nil
+		})
+	}
+	return nil
+}
+
+// announced adds the label by which a server knows the port of this host's log service.
+type announced struct {
+	ping.Sampler
+	port int
+	last atomic.Pointer[[2]*hostinfo.Sample] // without and with the label: a sample is the same until there is a new one
+}
+
+// Sample returns the last sample with the label.
+func (s *announced) Sample() *hostinfo.Sample {
+	last := s.Sampler.Sample()
+	if last == nil || s.port == 0 {
+		return last
+	}
+	if have := s.last.Load(); have != nil && have[0] == last {
+		return have[1]
+	}
+	with := *last
+	with.Labels = map[string]string{serverlogs.LabelPort: strconv.Itoa(s.port)}
+	for k, v := range last.Labels {
+		with.Labels[k] = v
+	}
+	s.last.Store(&[2]*hostinfo.Sample{last, &with})
+	return &with
+}
+
+// logTokens makes the server's tokens for hosts; nil where no key is configured.
+func logTokens(l *LogsConfig) (func(host *store.Host, user string) (string, error), error) {
+	if l.KeyFile == "" {
+		return nil, nil
+	}
+	key, err := token.ReadKey(l.KeyFile)
+	if err != nil {
+		return nil, err
+	}
+	return func(host *store.Host, user string) (string, error) {
+		return key.Sign(token.Claims{Host: host.UUID, Verbs: []string{token.VerbLogs, token.VerbStdin}, User: user}, 2*time.Minute)
+	}, nil
+}
+
+// logLocate tells the server where a task is; nil where no lookup is configured.
+func logLocate(l *LogsConfig) (func(ctx context.Context, task, request string) (string, error), error) {
+	lookup, err := taskLookup(l)
+	if lookup == nil || err != nil {
+		return nil, err
+	}
+	return func(ctx context.Context, task, request string) (string, error) {
+		_, node, err := lookup(ctx, task, request)
+		return node, err
+	}, nil
+}
+
+// nodeTokenCommand is `drover node token`.
+func (a *app) nodeTokenCommand(configFile *string) *cobra.Command {
+	var user, host string
+	var life time.Duration
+	var write bool
+	cmd := &cobra.Command{
+		Use:   "token",
+		Short: "Make a token for the log service of a node",
+		Long: `Makes a token with the key of app.logs.token-key-file and prints it. A program sends it as "Authorization: Bearer TOKEN",
+a page in a browser as the WebSocket subprotocol "drover.token.TOKEN" beside "drover.lines.v1" or "drover.logs.v1".`,
+		Example: "  drover node token --for n1 --user ada --life 5m",
+		Args:    takes(),
+	}
+	f := cmd.Flags()
+	addConfigFlags(f, "logs-token-key-file")
+	f.StringVar(configFile, "config", "", "configuration file (DROVER_CONFIG; default "+defaultConfigFile+" if it exists)")
+	f.StringVar(&host, "for", "", "name or uuid of the host; empty: this one; * is every host with the key")
+	f.StringVar(&user, "user", "", "who is to be named in the audit; empty: the user of this process")
+	f.DurationVar(&life, "life", 5*time.Minute, "how long it is valid, at most "+token.MaxLife.String())
+	f.BoolVar(&write, "stdin", false, "may append to stdin files too")
+	cmd.RunE = a.run(func(context.Context, []string) error {
+		cfg, err := LoadConfig(a.env.Getenv, *configFile, changedConfigFlags(f))
+		if err != nil {
+			return withExit(ExitConfig, err)
+		}
+		if cfg.Logs.KeyFile == "" {
+			return usagef("there is no key: give --logs-token-key-file, or set app.logs.token-key-file")
+		}
+		key, err := token.ReadKey(cfg.Logs.KeyFile)
+		if err != nil {
+			return withExit(ExitConfig, err)
+		}
+		if host == "" {
+			host, _ = os.Hostname()
+			host = firstOf(cfg.Agent.Hostname, host)
+		}
+		claims := token.Claims{Host: host, Verbs: []string{token.VerbLogs}, User: firstOf(user, a.env.Getenv("USER"), "unknown")}
+		if write {
+			claims.Verbs = append(claims.Verbs, token.VerbStdin)
+		}
+		text, err := key.Sign(claims, life)
+		if err != nil {
+			return withExit(ExitUsage, err)
+		}
+		_, err = fmt.Fprintln(a.env.Stdout, text)
+		return err
+	})
+	return cmd
+}
