@@ -1,0 +1,25 @@
+package hub
+
+import (
+	"context"
+	"testing"
+	"time"
+)
+
+// Ask pings an agent at once, for everything.
+func (h *Hub) Ask(_ context.Context, agentID string) {
+	if s := h.known(agentID).session(); s != nil {
+		s.ping(time.Now(), &pingOptions{resources: true, instances: true, stats: true})
+	}
+}
+
+// BenchReport decodes a report.
+func BenchReport(b *testing.B, data []byte) {
+	b.ReportAllocs()
+	b.SetBytes(int64(len(data)))
+	for b.Loop() {
+		if s, err := readReport(data); err != nil || !s.listed {
+			b.Fatal(err)
+		}
+	}
+}
