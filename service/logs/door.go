@@ -215,7 +215,8 @@ func (d *Door) audit(rec Record, err error) {
 		rec.Error = err.Error()
 	}
 	d.cfg.Log.WithFields(logrus.Fields{
-		"who": rec.Who, "client": rec.Client, "command": rec.Command, "exit": rec.Exit, "sent": rec.Sent, "error": rec.Error,
+		"who": rec.Who, "client": rec.Client, "node": rec.Node, "command": rec.Command, "exit": rec.Exit, "read": rec.Read, "sent": rec.Sent,
+		"error": rec.Error, "millis": rec.Duration.Milliseconds(),
 	}).Info("log service: command")
 	if d.cfg.Audit != nil {
 		d.cfg.Audit(rec)

@@ -240,6 +240,9 @@ func TestLimitsOfDownloads(t *testing.T) {
 			t.Errorf("%s: %s %s", query, resp.Status, body)
 		}
 	}
+	if resp, body := get(t, door.URL+"/download/big.log", "Range", "bytes=0-1"); string(body) != "x\n" {
+		t.Errorf("relative to the root: %s %q", resp.Status, body)
+	}
 	if resp, body := get(t, door.URL+"/download"+dir+"/big.log", "Range", "bytes=0-1"); string(body) != "x\n" {
 		t.Errorf("a part: %s %q", resp.Status, body)
 	}

@@ -56,15 +56,27 @@ func status(w http.ResponseWriter, err error) {
 	fail(w, code, "%s", err)
 }
 
-// below returns the absolute path that a URL names after prefix.
-func below(r *http.Request, prefix string) string {
-	return "/" + strings.TrimPrefix(strings.TrimPrefix(r.URL.Path, prefix), "/")
+// named returns the absolute path that a URL names after prefix: as it stands, or below the first root of jail if it is
+// in none and there is such a file.
+func named(r *http.Request, prefix string, jail Jail) string {
+	name := path.Clean("/" + strings.TrimPrefix(r.URL.Path, prefix))
+	if _, _, ok := jail.locate(name); !ok && name != "/" && len(jail.Roots) > 0 {
+		if relative := path.Join(jail.Roots[0], name); exists(jail, relative) {
+			return relative
+		}
+	}
+	return name
+}
+
+func exists(jail Jail, name string) bool {
+	_, err := jail.Stat(name)
+	return err == nil
 }
 
 // files lists a directory, or the roots for an empty path.
 func (d *Door) files(w http.ResponseWriter, r *http.Request) {
 	s := d.cfg.Service
-	name := path.Clean(below(r, "/files/"))
+	name := named(r, "/files/", s.jail)
 	var entries []FileInfo
 	if name == "/" {
 		for _, root := range s.cfg.Roots {
@@ -171,7 +183,7 @@ func (d *Door) download(w http.ResponseWriter, r *http.Request) {
 	defer leave()
 	limits := d.cfg.Service.rules.Load().limits
 	counted := &countingWriter{ResponseWriter: w, ctx: r.Context(), pace: limits.pace()}
-	name := path.Clean(below(r, "/download/"))
+	name := named(r, "/download/", d.cfg.Service.jail)
 	if more := q["path"]; len(more) > 0 {
 		if name != "/" {
 			more = append([]string{name}, more...)
@@ -345,7 +357,7 @@ func (d *Door) stdin(w http.ResponseWriter, r *http.Request) {
 		fail(w, http.StatusRequestEntityTooLarge, "the text is larger than %d bytes", maxMessage)
 		return
 	}
-	name := path.Clean(below(r, "/stdin/"))
+	name := named(r, "/stdin/", d.cfg.Service.append)
 	if caller(r).ReadOnly {
 		err = errReadOnly()
 	} else {

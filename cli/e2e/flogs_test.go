@@ -1,0 +1,135 @@
+package e2e
+
+import (
+	"bytes"
+	"crypto/rand"
+	"encoding/hex"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// TestLogFiles reads a host's log files through the server.
+func TestLogFiles(t *testing.T) {
+	u := newUser(t)
+	dir := filepath.Join(u.dir, "logs")
+	write := func(name string, data []byte) {
+		t.Helper()
+		if err := os.WriteFile(name, data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	var lines bytes.Buffer
+	for i := range 100 {
+		fmt.Fprintf(&lines, "line %d\n", i)
+	}
+	write(filepath.Join(dir, "app.log"), lines.Bytes())
+	big := make([]byte, 4<<20)
+	if _, err := rand.Read(big); err != nil {
+		t.Fatal(err)
+	}
+	write(filepath.Join(dir, "big.bin"), big)
+	key := filepath.Join(u.dir, "token.key")
+	write(key, []byte(hex.EncodeToString(big[:32])))
+	port := freePort(t)
+	u.env = append(u.env, fmt.Sprintf("DROVER_LOGS_PORT=%d", port), "DROVER_LOGS_ROOT="+dir, "DROVER_LOGS_TOKEN_KEY_FILE="+key, "DROVER_LOGS_LISTEN=127.0.0.1")
+	p := u.start("dev", "--listen", fmt.Sprintf("127.0.0.1:%d", freePort(t)), "--data", filepath.Join(u.dir, "data"))
+	p.says("In a second terminal")
+	host := u.online(1)[0].Name
+	deadline := time.Now().Add(patience)
+	for u.run("ls", host).code != 0 && time.Now().Before(deadline) {
+		time.Sleep(100 * time.Millisecond) // until the host has announced the port
+	}
+
+	if out := u.must("ls", host, dir); !strings.Contains(out, "app.log") || !strings.Contains(out, "4.19 MB") {
+		t.Errorf("ls:\n%s", out)
+	}
+	if out := u.must("flogs", host, "app.log", "-n", "2"); out != "line 98\nline 99\n" {
+		t.Errorf("the last lines: %q", out)
+	}
+	if out := u.must("flogs", host, "app.log", "--grep", "line 1$"); out != "line 1\n" {
+		t.Errorf("grep: %q", out)
+	}
+	for want, args := range map[int][]string{
+		1: {"flogs", host, "app.log", "--grep", "nothing like it"},
+		2: {"flogs", host, "app.log", "--lines", "-3"},
+	} {
+		if r := u.run(args...); r.code != want {
+			t.Errorf("drover %q: %+v, want exit code %d", args, r, want)
+		}
+	}
+	for _, args := range [][]string{{"flogs", host, "/etc/passwd"}, {"ls", host, "/etc"}, {"get", host, "/etc/passwd"}, {"get", host, "gone.log"}, {"flogs", "no-such-host", "app.log"}} {
+		if r := u.run(args...); r.code != 1 || r.err == "" || strings.Contains(r.out+r.err, "root:") {
+			t.Errorf("drover %q: %+v", args, r)
+		}
+	}
+
+	u.must("get", host, "big.bin")
+	same := func(name string) bool {
+		b, err := os.ReadFile(filepath.Join(u.dir, name))
+		return err == nil && bytes.Equal(b, big)
+	}
+	if !same("big.bin") {
+		t.Error("the download is another file")
+	}
+	write(filepath.Join(u.dir, "again.part"), big[:3<<20])
+	if u.must("get", host, "big.bin", "-o", "again"); !same("again") {
+		t.Error("the resumed download is another file")
+	}
+	write(filepath.Join(u.dir, "other.part"), append(make([]byte, 1<<20), 'x'))
+	if u.must("get", host, "big.bin", "-o", "other"); !same("other") {
+		t.Error("a download of another file was resumed")
+	}
+	if r := u.run("get", host, "app.log", "-o", "-"); r.out != lines.String() {
+		t.Errorf("to standard output: %+v", r)
+	}
+
+	follow := u.start("flogs", host, "app.log", "-n", "1", "-f", "--grep", "line")
+	follow.says("line 99")
+	f, err := os.OpenFile(filepath.Join(dir, "app.log"), os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := f.WriteString("other\nline 100\n"); err != nil {
+		t.Fatal(err)
+	}
+	follow.says("line 100")
+	follow.stop(os.Interrupt)
+	if strings.Contains(follow.out.String(), "other") {
+		t.Errorf("the filter let through %q", follow.out.String())
+	}
+
+	// The node's own port takes tokens alone.
+	door := fmt.Sprintf("http://127.0.0.1:%d/files/", port)
+	status := func(token string) int {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, door, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Authorization", "Bearer "+token)
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := resp.Body.Close(); err != nil {
+			t.Error(err)
+		}
+		return resp.StatusCode
+	}
+	if got := status(strings.TrimSpace(u.must("node", "token"))); got != http.StatusOK {
+		t.Errorf("with a token: %d", got)
+	}
+	if got := status(strings.TrimSpace(u.must("node", "token", "--for", "another-host"))); got != http.StatusUnauthorized {
+		t.Errorf("with a token for another host: %d", got)
+	}
+	p.stop(syscall.SIGTERM)
+}
