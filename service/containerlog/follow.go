@@ -25,15 +25,19 @@ type follower struct {
 	wake    chan struct{} // something happened
 	asked   time.Time     // when the container's state was last asked for
 	rotated bool          // file is no longer the current one, and was not read since that was seen
-	flushed time.Time
+	window  time.Time     // in which flushes are counted
+	flushes int
 	mark    []byte // the last bytes that were read, to recognise the file by
 	ended   bool   // the container is
 }
 
 const (
 	markSize = 32
-	// calm is the least time between two flushes of a log that grows all the time.
-	calm = time.Millisecond
+	// A log that is flushed more often than maxFlushes in flushWindow grows faster than its viewer can be told of each
+	// line: there are calm pauses then.
+	maxFlushes  = 100
+	flushWindow = 10 * time.Millisecond
+	calm        = time.Millisecond
 )
 
 // start begins to keep track of the files, so that none is lost while the history is being read. stop ends it.
@@ -73,16 +77,14 @@ func (f *follower) run(ctx context.Context) error {
 		if f.ended {
 			return f.pipe.end()
 		}
-		if now := time.Now(); f.pipe.yielded && now.Sub(f.flushed) < calm {
-			// So busy a log is flushed together with what comes in the next moment.
-			if err := pause(ctx, calm); err != nil {
-				return err
-			}
-			f.flushed = time.Time{}
-			continue
-		}
 		if f.pipe.yielded {
-			f.flushed = time.Now()
+			if f.hasty() {
+				// So busy a log is flushed together with what comes in the next moment.
+				if err := pause(ctx, calm); err != nil {
+					return err
+				}
+				continue
+			}
 			if err := f.pipe.idle(); err != nil {
 				return err
 			}
@@ -91,6 +93,16 @@ func (f *follower) run(ctx context.Context) error {
 			return err
 		}
 	}
+}
+
+// hasty counts a flush, and reports whether there were too many lately.
+func (f *follower) hasty() bool {
+	now := time.Now()
+	if now.Sub(f.window) > flushWindow {
+		f.window, f.flushes = now, 0
+	}
+	f.flushes++
+	return f.flushes > maxFlushes
 }
 
 // catchUp reads to the end of the newest file.
