@@ -77,7 +77,7 @@ func endpoint(f func(*Config) *string, schemes ...string) func(*Config, string) 
 		if s != "" {
 			u, err := url.Parse(s)
 			if err != nil || !slices.Contains(schemes, u.Scheme) || u.Scheme == "unix" && u.Path == "" || u.Scheme != "unix" && u.Host == "" {
-				return fmt.Errorf("want %s://...", strings.Join(schemes, ":// or "))
+				return fmt.Errorf("want an address that begins with %s://", strings.Join(schemes, ":// or "))
 			}
 		}
 		*f(c) = s

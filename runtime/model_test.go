@@ -69,9 +69,21 @@ func TestSampleOutputCutsBetweenCharacters(t *testing.T) {
 		n    int
 		want string
 	}{
-		{"hello", 3, "hel"}, {"hello", 5, "hello"}, {"hello", 9, "hello"}, {"hello", 0, ""}, {"hello", -1, ""},
-		{"aé", 2, "a"}, {"aé", 3, "aé"}, {"日本", 4, "日"}, {"日本", 5, "日"}, {"日本", 3, "日"}, {"日本", 2, ""}, {"😀x", 3, ""}, {"😀x", 4, "😀"},
-		{"a\xff\xfeb", 2, "a\xff"}, {"\x80\x80\x80\x80\x80\x80", 5, "\x80\x80\x80\x80\x80"},
+		{"hello", 3, "hel"},
+		{"hello", 5, "hello"},
+		{"hello", 9, "hello"},
+		{"hello", 0, ""},
+		{"hello", -1, ""},
+		{"aé", 2, "a"},
+		{"aé", 3, "aé"},
+		{"日本", 4, "日"},
+		{"日本", 5, "日"},
+		{"日本", 3, "日"},
+		{"日本", 2, ""},
+		{"😀x", 3, ""},
+		{"😀x", 4, "😀"},
+		{"a\xff\xfeb", 2, "a\xff"},
+		{"\x80\x80\x80\x80\x80\x80", 5, "\x80\x80\x80\x80\x80"},
 	} {
 		if got, _ := result(c.text).SampleOutputLength(c.n); got != c.want {
 			t.Errorf("%q cut at %d: %q, want %q", c.text, c.n, got, c.want)

@@ -86,8 +86,15 @@ func Events(ctx context.Context, o Options) (*Report, error) {
 		title string
 		run   func(context.Context, *Report) error
 	}{
-		{"start", s.start(dir)}, {"idle", s.idleCost}, {"ping", s.ping}, {"inspect", s.inspect}, {"burst", s.burst},
-		{"one resource", s.oneResource}, {"ping with stats", s.pingStats}, {"lifecycle", s.lifecycle}, {"reconnect", s.reconnect},
+		{"start", s.start(dir)},
+		{"idle", s.idleCost},
+		{"ping", s.ping},
+		{"inspect", s.inspect},
+		{"burst", s.burst},
+		{"one resource", s.oneResource},
+		{"ping with stats", s.pingStats},
+		{"lifecycle", s.lifecycle},
+		{"reconnect", s.reconnect},
 	} {
 		s.Progress(part.title)
 		if err := part.run(ctx, report); err != nil {

@@ -117,9 +117,15 @@ func (w *processWatch) finish(end bool, grace time.Duration) {
 	victims := map[int]string{}
 	collect(w.pid, victims)
 	signalAll(victims, syscall.SIGHUP)
-	deadline := time.Now().Add(grace)
-	for time.Now().Before(deadline) && alive(victims) {
-		time.Sleep(10 * time.Millisecond) // bounded by the grace; ctx has ended already
+	over := time.After(grace) // ctx has ended already: the grace is the bound
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for waiting := true; waiting && alive(victims); {
+		select {
+		case <-over:
+			waiting = false
+		case <-tick.C:
+		}
 	}
 	collect(w.pid, victims)
 	signalAll(victims, syscall.SIGKILL)

@@ -43,8 +43,11 @@ func (s *session) open(conn httpstream.Connection) (ends, error) {
 		to     *httpstream.Stream
 		wanted bool
 	}{
-		{"error", &e.status, true}, {"stdin", &e.in, s.streams.In != nil}, {"stdout", &e.out, true},
-		{"stderr", &e.err, !s.tty}, {"resize", &e.resize, s.tty},
+		{"error", &e.status, true},
+		{"stdin", &e.in, s.streams.In != nil},
+		{"stdout", &e.out, true},
+		{"stderr", &e.err, !s.tty},
+		{"resize", &e.resize, s.tty},
 	} {
 		if !x.wanted {
 			continue
