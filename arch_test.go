@@ -58,7 +58,7 @@ var layers = []struct {
 		why: "a handler sees the vocabulary, never an engine",
 	},
 	{
-		folder: "handlers", may: []string{"events", "events/wire", "runtime", "hostinfo", "utils/*"},
+		folder: "handlers", may: []string{"events", "events/wire", "runtime", "hostinfo", "handlers/*", "utils/*"},
 		mayInTests: []string{"runtime/fake", "runtime/docker"},
 		why:        "a handler sees the vocabulary, never an engine",
 	},
