@@ -24,12 +24,16 @@ type progress struct {
 }
 
 func (p *progress) Report(message string, percent int) {
+	p.queue(wire.NewProgressReply(p.ev, message, percent))
+}
+
+func (p *progress) queue(reply *wire.Reply) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.over {
 		return
 	}
-	p.pending = wire.NewProgressReply(p.ev, message, percent)
+	p.pending = reply
 	wait := progressEvery - time.Since(p.last)
 	switch {
 	case p.timer != nil: // it is on its way

@@ -48,6 +48,9 @@ func newHandlers(e Engine, opts Options) *handlers {
 	if opts.Config.Timeout <= 0 {
 		opts.Config.Timeout = 5 * time.Minute
 	}
+	if opts.MaxImport <= 0 {
+		opts.MaxImport = 64 << 30
+	}
 	if opts.Log == nil {
 		opts.Log = discard()
 	}

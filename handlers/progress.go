@@ -12,6 +12,9 @@ import (
 // reportEvery is the shortest time between two reports of one pull. Each keeps the server waiting for more.
 const reportEvery = 250 * time.Millisecond
 
+// mountedFrom begins the status of a layer that a registry has already, in another repository.
+const mountedFrom = "Mounted from "
+
 // A reporter makes one line and a percentage of the many steps of a pull or a build. It is not safe for concurrent use.
 type reporter struct {
 	what     string
@@ -20,15 +23,25 @@ type reporter struct {
 	percent  int
 	lastText string
 	last     time.Time
+	detailed bool     // tell each layer too
+	order    []string // of the layers, with detailed
 }
 
 type layer struct {
 	current, total int64
 	done           bool
+	status         string
 }
 
 func newReporter(what string, p events.Progress) *reporter {
 	return &reporter{what: what, p: p, layers: make(map[string]layer)}
+}
+
+// newDetailed is newReporter for a server that takes data with progress.
+func newDetailed(what string, p events.Progress) *reporter {
+	r := newReporter(what, p)
+	r.detailed = true
+	return r
 }
 
 // step takes one step. It does not block.
@@ -45,32 +58,47 @@ func (r *reporter) step(s runtime.PullProgress) {
 	}
 	text := r.text(s)
 	// The same words again are still a sign of life, but not at every chunk.
-	if text == r.lastText && now.Sub(r.last) < 20*reportEvery {
+	if text == r.lastText && now.Sub(r.last) < 20*reportEvery && !r.detailed {
 		return
 	}
 	r.last, r.lastText = now, text
+	if d, ok := r.p.(events.DataProgress); ok && r.detailed {
+		d.ReportData(text, r.percent, r.detail(s))
+		return
+	}
 	r.p.Report(text, r.percent)
 }
 
 func (r *reporter) layer(s runtime.PullProgress) {
 	switch s.Status {
 	case "Pulling fs layer", "Waiting", "Downloading", "Verifying Checksum", "Download complete", "Extracting",
-		"Pull complete", "Already exists":
+		"Pull complete", "Already exists", "Preparing", "Pushing", "Pushed", "Layer already exists":
 	default:
-		return // not of a layer: "Pulling from library/x" has the tag where the layer's id stands
+		if !strings.HasPrefix(s.Status, mountedFrom) {
+			return // not of a layer: "Pulling from library/x" has the tag where the layer's id stands
+		}
 	}
-	l := r.layers[s.Layer]
+	l, known := r.layers[s.Layer]
+	if !known {
+		r.order = append(r.order, s.Layer)
+	}
+	l.status = s.Status
 	switch s.Status {
-	case "Downloading":
+	case "Downloading", "Pushing":
 		l.current = s.Current
 		if s.Total > 0 {
 			l.total = s.Total
 		}
-	case "Already exists":
+		if l.total > 0 {
+			l.current = min(l.current, l.total) // what is sent has tar's headers too
+		}
+	case "Already exists", "Layer already exists":
 		l.done, l.current, l.total = true, 0, 0
-	case "Download complete", "Verifying Checksum", "Extracting", "Pull complete":
+	case "Download complete", "Verifying Checksum", "Extracting", "Pull complete", "Pushed":
 		l.current = l.total
-		l.done = l.done || s.Status == "Pull complete"
+		l.done = l.done || s.Status == "Pull complete" || s.Status == "Pushed"
+	default:
+		l.done = l.done || strings.HasPrefix(s.Status, mountedFrom)
 	}
 	r.layers[s.Layer] = l
 	current, total, unknown := r.sum()
@@ -109,3 +137,24 @@ func (r *reporter) text(s runtime.PullProgress) string {
 }
 
 func megabytes(n int64) string { return fmt.Sprintf("%.1f MB", float64(n)/1e6) }
+
+// layerDetail is one layer in the data of a progress reply.
+type layerDetail struct {
+	Layer   string `json:"layer"`
+	Status  string `json:"status"`
+	Current int64  `json:"current"` // bytes
+	Total   int64  `json:"total"`   // bytes, 0 if unknown
+}
+
+// detail is the data of a progress reply: the step as it came, and how each layer stands, in the engine's order.
+func (r *reporter) detail(s runtime.PullProgress) any {
+	layers := make([]layerDetail, 0, len(r.order))
+	for _, id := range r.order {
+		l := r.layers[id]
+		layers = append(layers, layerDetail{Layer: id, Status: l.status, Current: l.current, Total: l.total})
+	}
+	return struct {
+		layerDetail
+		Layers []layerDetail `json:"layers"`
+	}{layerDetail{Layer: s.Layer, Status: oneLine(s.Status), Current: s.Current, Total: s.Total}, layers}
+}

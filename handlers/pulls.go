@@ -25,8 +25,9 @@ type pulls struct {
 }
 
 type pullKey struct {
-	ref  string
-	auth runtime.RegistryAuth
+	ref      string
+	platform string
+	auth     runtime.RegistryAuth
 }
 
 // A pullJob is one pull and those who wait for it.
@@ -39,12 +40,15 @@ type pullJob struct {
 
 // pull fetches ref and reports how far it is. It returns when the image is there, the pull failed, or ctx ended.
 func (s *pulls) pull(ctx context.Context, ref string, auth *runtime.RegistryAuth, p events.Progress) error {
-	key := pullKey{ref: ref}
+	return s.share(ctx, pullKey{ref: ref}, auth, newReporter("Pulling "+ref, p))
+}
+
+// share is pull for a key that may have a platform, and a reporter of the caller's.
+func (s *pulls) share(ctx context.Context, key pullKey, auth *runtime.RegistryAuth, me *reporter) error {
+	ref := key.ref
 	if auth != nil {
 		key.auth = *auth
 	}
-	me := newReporter("Pulling "+ref, p)
-
 	s.mu.Lock()
 	job := s.jobs[key]
 	if job == nil {
@@ -96,7 +100,7 @@ func (s *pulls) run(ctx context.Context, key pullKey, auth *runtime.RegistryAuth
 			w.step(pp)
 		}
 	}
-	req := runtime.PullRequest{Ref: key.ref, Auth: auth, Inactivity: s.inactivity}
+	req := runtime.PullRequest{Ref: key.ref, Platform: key.platform, Auth: auth, Inactivity: s.inactivity}
 	err := s.images.Pull(ctx, req, step)
 	if err != nil && auth != nil && ctx.Err() == nil && !errors.Is(err, runtime.ErrUnavailable) {
 		s.log.WithField("image", key.ref).WithError(err).Info("pull with credentials failed, trying without")

@@ -1,6 +1,8 @@
 package handlers
 
 import (
+	"net/http"
+	"net/url"
 	"time"
 
 	"github.com/sirupsen/logrus"
@@ -77,6 +79,14 @@ type Options struct {
 	PullInactivity time.Duration
 	// IPWait is how long to wait for the address of a CNI container; default 30 s.
 	IPWait time.Duration
+	// ImageRoots are the folders of the host whose files image.import may read; none: it is refused.
+	ImageRoots []string
+	// MaxImport bounds the root file system that image.import takes, in bytes without compression; default 64 GiB.
+	MaxImport int64
+	// TempDir takes an image while it is pushed through the agent; "" is the system's.
+	TempDir string
+	// RegistryProxy tells the proxy on the way to a registry; nil is none.
+	RegistryProxy func(*http.Request) (*url.URL, error)
 	// Config is the script that config.update runs.
 	Config ConfigScript
 }
@@ -105,4 +115,5 @@ func Register(r Router, e Engine, opts Options) {
 	r.Handle(EventVolumeActivate, events.HandlerFunc(h.volumeActivate))
 	r.Handle(EventVolumeRemove, events.HandlerFunc(h.volumeRemove))
 	r.Handle(EventConfigUpdate, events.HandlerFunc(h.configUpdate))
+	registerImages(r, h)
 }

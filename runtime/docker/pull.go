@@ -62,7 +62,7 @@ func (e *Engine) Pull(ctx context.Context, req runtime.PullRequest, progress fun
 		}
 		header.Set(registry.AuthHeader, auth)
 	}
-	return e.progressing(ctx, op, req.Inactivity, func(ctx context.Context, s *session, alive func()) error {
+	err = e.progressing(ctx, op, req.Inactivity, func(ctx context.Context, s *session, alive func()) error {
 		resp, err := e.request(ctx, e.long, s, http.MethodPost, "/images/create", query.Encode(), nil, header)
 		if err != nil {
 			return err
@@ -74,6 +74,7 @@ func (e *Engine) Pull(ctx context.Context, req runtime.PullRequest, progress fun
 				strings.HasPrefix(resp.Header.Get("Server"), "Libpod/") && line.Status == "" && line.ID != ""
 		})
 	})
+	return namePlainHTTP(err)
 }
 
 // BuildRemote builds an image from a URL that the daemon fetches.
