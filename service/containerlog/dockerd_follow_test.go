@@ -51,7 +51,10 @@ func TestFollowEndsWhenDockerdSaysSo(t *testing.T) {
 	f.want("up\n")
 	d.call(http.MethodPost, "/containers/"+id+"/restart?t=0", nil, nil)
 	f.ends()
-	f.want("up\n")
+	// On a busy machine the next run may have spoken before its start was known.
+	if got := f.String(); got != "up\n" && got != "up\nup\n" {
+		t.Errorf("until the restart: %q", got)
+	}
 	f = follow(t, d.reader(), id, Query{}, nil)
 	f.want("up\nup\n")
 	d.call(http.MethodPost, "/containers/"+id+"/kill", nil, nil)

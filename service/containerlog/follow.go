@@ -246,8 +246,11 @@ func (f *follower) wait(ctx context.Context) error {
 	case errors.Is(err, runtime.ErrNotFound):
 		f.ended = true
 	case err != nil: // the engine is away: the file is not
-	case !st.Running || !st.StartedAt.Equal(f.src.status.StartedAt):
+	case !st.Running:
 		f.ended = true
+	case !st.StartedAt.Equal(f.src.status.StartedAt):
+		f.ended = true
+		f.pipe.endBefore(st.StartedAt) // what the next run says is another log
 	}
 	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"time"
 
 	"github.com/droverhq/drover/runtime"
 )
@@ -186,6 +187,13 @@ func (p *pipeline) match(e *Entry) error {
 		return nil
 	}
 	return p.yield(e)
+}
+
+// endBefore leaves out what is as new as t.
+func (p *pipeline) endBefore(t time.Time) {
+	if last := t.UnixNano() - 1; p.until == 0 || last < p.until {
+		p.until = last
+	}
 }
 
 // idle tells the consumer that it has everything for now.
