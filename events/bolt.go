@@ -10,7 +10,6 @@ import (
 	"runtime/debug"
 	"time"
 
-	"github.com/sirupsen/logrus"
 	"go.etcd.io/bbolt"
 	bolterrors "go.etcd.io/bbolt/errors"
 )
@@ -27,38 +26,22 @@ const (
 // ErrJournalInUse says that another process holds the journal: two agents share one state directory.
 var ErrJournalInUse = errors.New("another process holds the journal")
 
-// errBroken says that a journal file makes no sense.
-var errBroken = errors.New("the journal is damaged")
-
-// boltStore is a store in one bbolt file. A transaction is safe against the death of the process when apply returns,
-// and against power loss when sync does. Power lost in the middle of a sync can damage the file; it is then found out
-// when it is opened.
+// boltStore is the journal's long memory: one bbolt file with the tombstones, and with the replies that nobody took for
+// so long that their log segment is due. A transaction is safe against power loss when apply returns.
 type boltStore struct {
 	db *bbolt.DB
 }
 
-// openStore opens the journal at path. A file that is damaged is moved aside, and one that cannot be used at all is
-// replaced by memory; both are logged. The error is ErrJournalInUse.
-func openStore(ctx context.Context, path string, log logrus.FieldLogger) (store, []record, []tombstone, error) {
-	if path == "" {
-		return newMemoryStore(), nil, nil, nil
-	}
-	s, records, done, err := openBolt(ctx, path)
-	if errors.Is(err, errBroken) {
-		aside := path + ".damaged"
-		log.WithError(err).WithField("moved to", aside).Error("the journal is damaged and starts anew; replies that it held and the server has not are lost")
-		if err = os.Rename(path, aside); err == nil {
-			s, records, done, err = openBolt(ctx, path)
-		}
-	}
-	switch {
-	case errors.Is(err, ErrJournalInUse):
-		return nil, nil, nil, err
-	case err != nil:
-		log.WithError(err).Error("the journal cannot be used; replies are kept in memory and do not survive a restart")
-		return newMemoryStore(), nil, nil, nil
-	}
-	return s, records, done, nil
+// A batch is what one transaction of a boltStore changes.
+type batch struct {
+	put         []record
+	done        []tombstone
+	dropReplies []uint64
+	dropDone    []uint64
+}
+
+func (b *batch) empty() bool {
+	return len(b.put)+len(b.done)+len(b.dropReplies)+len(b.dropDone) == 0
 }
 
 func openBolt(ctx context.Context, path string) (*boltStore, []record, []tombstone, error) {
@@ -71,7 +54,7 @@ func openBolt(ctx context.Context, path string) (*boltStore, []record, []tombsto
 	err := guard(func() (err error) {
 		for waited := time.Duration(0); ; waited += boltLockTry {
 			s.db, err = bbolt.Open(path, 0o600, &bbolt.Options{
-				Timeout: boltLockTry, NoSync: true, NoGrowSync: true, FreelistType: bbolt.FreelistMapType, MaxSize: boltMaxSize, NoStatistics: true,
+				Timeout: boltLockTry, FreelistType: bbolt.FreelistMapType, MaxSize: boltMaxSize, NoStatistics: true,
 			})
 			if !errors.Is(err, bolterrors.ErrTimeout) || waited >= boltLockWait || ctx.Err() != nil {
 				break
@@ -80,7 +63,10 @@ func openBolt(ctx context.Context, path string) (*boltStore, []record, []tombsto
 		if err != nil {
 			return err
 		}
-		err = s.db.Update(func(tx *bbolt.Tx) error {
+		if s.whole() {
+			return nil
+		}
+		return s.db.Update(func(tx *bbolt.Tx) error {
 			for _, name := range []string{bucketReplies, bucketDone} {
 				if _, err := tx.CreateBucketIfNotExists([]byte(name)); err != nil {
 					return err
@@ -88,16 +74,17 @@ func openBolt(ctx context.Context, path string) (*boltStore, []record, []tombsto
 			}
 			return nil
 		})
-		if err != nil {
-			return err
-		}
-		// Reading every record first makes sure that Check, which runs in a goroutine of its own where a fault could
-		// not be recovered from, meets no page that faults.
-		if records, done, err = s.load(); err != nil {
-			return fmt.Errorf("%w: %w", errBroken, err)
-		}
-		return s.check()
 	})
+	if err == nil {
+		err = guard(func() (err error) {
+			// Reading every record first makes sure that Check, which runs in a goroutine of its own where a fault could
+			// not be recovered from, meets no page that faults.
+			if records, done, err = s.load(); err != nil {
+				return fmt.Errorf("%w: %w", errBroken, err)
+			}
+			return s.check()
+		})
+	}
 	switch {
 	case err == nil:
 		return s, records, done, nil
@@ -158,6 +145,16 @@ func guard(f func() error) (err error) {
 	return f()
 }
 
+// whole reports whether the buckets are there.
+func (s *boltStore) whole() bool {
+	return s.db.View(func(tx *bbolt.Tx) error {
+		if tx.Bucket([]byte(bucketReplies)) == nil || tx.Bucket([]byte(bucketDone)) == nil {
+			return errGone
+		}
+		return nil
+	}) == nil
+}
+
 func (s *boltStore) check() error {
 	return s.db.View(func(tx *bbolt.Tx) error {
 		var first error
@@ -178,12 +175,12 @@ func (s *boltStore) apply(b *batch) error {
 			replies, done := tx.Bucket([]byte(bucketReplies)), tx.Bucket([]byte(bucketDone))
 			replies.FillPercent, done.FillPercent = 1, 1 // keys only grow
 			for _, r := range b.put {
-				if err := replies.Put(seqKey(r.seq), r.text); err != nil {
+				if err := replies.Put(seqKey(r.seq), r.frame); err != nil {
 					return err
 				}
 			}
 			for i := range b.done {
-				if err := done.Put(seqKey(b.done[i].seq), b.done[i].encode()); err != nil {
+				if err := done.Put(seqKey(b.done[i].seq), b.done[i].appendFrame(nil)); err != nil {
 					return err
 				}
 			}
@@ -202,43 +199,34 @@ func (s *boltStore) apply(b *batch) error {
 	})
 }
 
-func (s *boltStore) get(seq uint64) (body []byte, err error) {
+// get returns a copy of a reply's frame.
+func (s *boltStore) get(seq uint64) (frame []byte, err error) {
 	err = guard(func() error {
 		return s.db.View(func(tx *bbolt.Tx) error {
-			text := tx.Bucket([]byte(bucketReplies)).Get(seqKey(seq))
-			if text == nil {
+			v := tx.Bucket([]byte(bucketReplies)).Get(seqKey(seq))
+			if v == nil {
 				return errGone
 			}
-			r, err := decodeRecord(seq, text)
-			if err != nil {
-				return fmt.Errorf("%w: %w", errBroken, err)
-			}
-			body = append([]byte(nil), text[r.body:]...)
+			frame = append([]byte(nil), v...)
 			return nil
 		})
 	})
-	return body, err
+	return frame, err
 }
 
+// load reads everything, without the replies' frames, in order of seq.
 func (s *boltStore) load() (records []record, done []tombstone, err error) {
 	err = s.db.View(func(tx *bbolt.Tx) error {
-		err := tx.Bucket([]byte(bucketReplies)).ForEach(func(k, v []byte) error {
-			if len(k) != 8 {
-				return fmt.Errorf("a key of %d bytes", len(k))
-			}
-			r, err := decodeRecord(binary.BigEndian.Uint64(k), v)
-			r.size = len(v)
+		err := tx.Bucket([]byte(bucketReplies)).ForEach(func(_, v []byte) error {
+			r, err := decodeRecord(v)
 			records = append(records, r)
 			return err
 		})
 		if err != nil {
 			return err
 		}
-		return tx.Bucket([]byte(bucketDone)).ForEach(func(k, v []byte) error {
-			if len(k) != 8 {
-				return fmt.Errorf("a key of %d bytes", len(k))
-			}
-			t, err := decodeTombstone(binary.BigEndian.Uint64(k), v)
+		return tx.Bucket([]byte(bucketDone)).ForEach(func(_, v []byte) error {
+			t, err := decodeTombstone(v)
 			done = append(done, t)
 			return err
 		})
@@ -246,5 +234,4 @@ func (s *boltStore) load() (records []record, done []tombstone, err error) {
 	return records, done, err
 }
 
-func (s *boltStore) sync() error  { return s.db.Sync() }
-func (s *boltStore) close() error { return errors.Join(s.db.Sync(), guard(s.db.Close)) }
+func (s *boltStore) close() error { return guard(s.db.Close) }

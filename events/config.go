@@ -24,8 +24,9 @@ type Config struct {
 	SecretKey string
 	Router    *Router
 
-	// Journal is the file that keeps replies until the server took them. Its folder must exist. "" keeps them in
-	// memory alone: they survive a lost connection, not the process.
+	// Journal is the file that keeps replies until the server took them; the segments of its log stand beside it, with
+	// ".log-" and a number after its name. Its folder must exist, and it takes some MB. "" keeps replies in memory alone:
+	// they survive a lost connection, not the process.
 	Journal string
 
 	Log     logrus.FieldLogger

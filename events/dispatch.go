@@ -221,8 +221,8 @@ func (d *dispatcher) run(j *job) {
 		return
 	}
 	d.counts.replies.Add(1)
-	id := ev.ID
-	d.outbox.commit(answer(ev, reply, d.deadline(ev, j.arrived), func() { d.settle(id) }))
+	d.outbox.answer(ev, reply, d.deadline(ev, j.arrived))
+	d.settle(ev.ID)
 }
 
 func (d *dispatcher) settle(id string) {

@@ -15,7 +15,7 @@
 // reader of the socket never waits for work.
 //
 // Replies. A final reply is written to the journal before it is sent, and stays there until the server took it, over
-// lost connections, restarts and the sudden death of the process. To a Rancher server it goes by POST, to a Drover
+// lost connections, restarts and the sudden death of the process; within a second it is safe against power loss too. To a Rancher server it goes by POST, to a Drover
 // server over the socket itself. Progress is coalesced and never sent after the final reply.
 //
 // Connection. Run dials at once, keeps the socket alive with pings, drops it when it goes silent in either direction,

@@ -14,11 +14,12 @@ const (
 	maxUnstored     = 16 << 20  // of them, in memory because the journal failed
 	maxCached       = 1 << 20   // of them, in memory beside the journal
 	window          = 512 << 10 // of them, while connected, before workers wait for the server
-	maxKept         = 1 << 20   // taken replies kept for repeats
+	maxKept         = 4 << 20   // taken replies kept for repeats, in a journal on disk
+	maxKeptMemory   = 512 << 10 // and in one in memory
+	maxKeptCount    = 4096
 	maxKeptAge      = 15 * time.Minute
 	maxTombstones   = 32768
 	maxTombstoneAge = 24 * time.Hour
-	maxCommit       = 256 << 10 // one transaction
 
 	// windowWait is how long a worker waits for the server to take what is before its reply.
 	windowWait = time.Second
@@ -31,7 +32,8 @@ type entry struct {
 	record
 	kind     entryKind
 	state    entryState
-	stored   bool // the journal has it, so text may be dropped
+	stored   bool // the journal has it, at place, so the frame may be dropped
+	place    place
 	listed   bool // it is in the list and the map of what is pending
 	sentAt   time.Time
 	failures int
@@ -39,9 +41,6 @@ type entry struct {
 	timer    *time.Timer         // while waiting
 
 	older, newer *entry
-	settled      func() // called once the reply is on record
-	silent       bool   // there is no reply to send, only the fact to remember
-	barrier      bool   // nothing at all: settled tells that everything before it is
 }
 
 type entryKind uint8
@@ -65,9 +64,10 @@ const (
 
 // keptReply is a reply that the server took and that still is in the journal.
 type keptReply struct {
-	seq  uint64
-	size int
-	at   time.Time
+	seq   uint64
+	size  int
+	at    time.Time
+	place place
 }
 
 // grave is a tombstone without its text.

@@ -2,7 +2,6 @@ package events
 
 import (
 	"context"
-	"errors"
 	"time"
 )
 
@@ -24,7 +23,7 @@ func (o *outbox) next(ctx context.Context) (offer, error) {
 		}
 		e := t.Value
 		if e.kind == kindOnce {
-			return offer{o: o, e: e, done: t.Done, body: e.text}, nil
+			return offer{o: o, e: e, done: t.Done, body: e.frame}, nil
 		}
 		o.mu.Lock()
 		if e.state != stateQueued {
@@ -33,26 +32,40 @@ func (o *outbox) next(ctx context.Context) (offer, error) {
 			continue
 		}
 		e.state, e.lane = stateSending, t
-		body, store := e.text[min(e.body, len(e.text)):], o.store
+		frame, at := e.frame, e.place
 		o.mu.Unlock()
-		if len(body) == 0 {
-			if body, err = store.get(e.seq); err != nil {
+		if frame == nil {
+			if frame, err = o.read(e, at); err != nil {
 				o.lost(e, err)
 				t.Done()
 				continue
 			}
 		}
+		body := frame[e.body:]
 		return offer{o: o, e: e, done: t.Done, body: body}, nil
 	}
 }
 
-// lost gives up a reply that cannot be read back.
-func (o *outbox) lost(e *entry, err error) {
-	if !errors.Is(err, errGone) {
-		o.counts.journalFailures.Add(1)
+// read gets the frame of a reply back from the journal. It may have moved meanwhile.
+func (o *outbox) read(e *entry, at place) ([]byte, error) {
+	frame, err := o.journal.get(at, e.seq, e.size)
+	if err == nil {
+		return frame, nil
 	}
 	o.mu.Lock()
+	moved := e.place
+	o.mu.Unlock()
+	if moved.same(at) {
+		return nil, err
+	}
+	return o.journal.get(moved, e.seq, e.size)
+}
+
+// lost gives up a reply that cannot be read back.
+func (o *outbox) lost(e *entry, err error) {
+	o.mu.Lock()
 	defer o.mu.Unlock()
+	o.complainLocked(err)
 	if e.listed {
 		o.expireLocked(e, err.Error())
 	}
@@ -64,7 +77,7 @@ func (f offer) sent(now time.Time) {
 		f.o.mu.Lock()
 		if f.e.listed {
 			f.e.state, f.e.sentAt = stateSent, now
-			f.o.dropTextLocked(f.e)
+			f.o.dropFrameLocked(f.e)
 		}
 		f.o.mu.Unlock()
 	}
@@ -110,7 +123,7 @@ func (f offer) retry(delay time.Duration) {
 	}
 	e.failures++
 	e.state = stateWaiting
-	o.dropTextLocked(e)
+	o.dropFrameLocked(e)
 	o.waiting[e] = struct{}{}
 	e.timer = time.AfterFunc(delay, func() {
 		o.mu.Lock()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"hash/maphash"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/sirupsen/logrus"
@@ -18,42 +19,43 @@ type outbox struct {
 	log    logrus.FieldLogger
 	counts *counters
 	queue  *keyed.Queue[*entry]
-	in     chan *entry // to the committer, in order
 	seed   maphash.Seed
+	seq    atomic.Uint64
 
-	mu        sync.Mutex
-	store     store // nil until open
-	seq       uint64
-	pending   map[uint64]*entry // by hash of the event's id
-	oldest    *entry
-	newest    *entry
-	bytes     int64             // of pending
-	limit     int64             // of bytes
-	cached    int64             // of pending, in memory and in the journal
-	unstored  int64             // of pending, in memory alone
-	answered  map[uint64]uint64 // hash of the event's id -> seq, of what was taken
-	kept      fifo[keptReply]
-	keptSize  int64
-	graves    fifo[grave]
-	waiting   map[*entry]struct{}
-	changes   batch // to be written with the next transaction
-	emptied   []chan struct{}
-	connected bool          // to a server that should take replies
-	room      chan struct{} // closed when bytes fell below window; nil while nobody waits
+	mu          sync.Mutex
+	journal     *journal          // nil until open
+	pending     map[uint64]*entry // by hash of the event's id
+	oldest      *entry
+	newest      *entry
+	bytes       int64             // of pending
+	limit       int64             // of bytes
+	cached      int64             // of pending, in memory and in the journal
+	unstored    int64             // of pending, in memory alone
+	answered    map[uint64]uint64 // hash of the event's id -> seq, of what was taken
+	kept        fifo[keptReply]
+	keptAt      map[uint64]keptReply // by seq
+	keptSize    int64
+	keptLimit   int64
+	graves      fifo[grave]
+	waiting     map[*entry]struct{}
+	dropReplies []uint64 // that are of no use in the bbolt file any more
+	dropDone    []uint64
+	emptied     []chan struct{}
+	connected   bool          // to a server that should take replies
+	room        chan struct{} // closed when bytes fell below window; nil while nobody waits
 
-	complained time.Time // of a failing journal; of the committer alone
+	complained time.Time // of a failing journal
 
-	dirty    chan struct{} // changes want to be written, or pending to be looked after
-	unsynced chan struct{}
-	quit     chan struct{} // asks the committer to end
-	gone     chan struct{} // it did
+	dirty chan struct{} // there is something to look after
+	quit  chan struct{} // asks run to end
+	gone  chan struct{} // it did
 }
 
 func newOutbox(log logrus.FieldLogger, counts *counters) *outbox {
 	return &outbox{
-		log: log, counts: counts, queue: keyed.NewQueue[*entry](), in: make(chan *entry, 64), seed: maphash.MakeSeed(),
+		log: log, counts: counts, queue: keyed.NewQueue[*entry](), seed: maphash.MakeSeed(),
 		pending: map[uint64]*entry{}, answered: map[uint64]uint64{}, waiting: map[*entry]struct{}{},
-		dirty: make(chan struct{}, 1), unsynced: make(chan struct{}, 1),
+		keptAt: map[uint64]keptReply{}, dirty: make(chan struct{}, 1),
 		quit: make(chan struct{}), gone: make(chan struct{}),
 	}
 }
@@ -62,32 +64,42 @@ func (o *outbox) hash(id string) uint64 { return maphash.String(o.seed, id) }
 
 // open brings in what an earlier process left. It must be called once, before anything else.
 func (o *outbox) open(ctx context.Context, path string) error {
-	s, records, done, err := openStore(ctx, path, o.log)
+	j, replies, done, err := openJournal(ctx, path, o.log)
 	if err != nil {
 		return err
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.store, o.limit = s, maxPendingBytes
-	if _, ok := s.(*memoryStore); ok {
-		o.limit = maxMemoryBytes
+	o.journal, o.limit, o.keptLimit = j, maxPendingBytes, maxKept
+	if !j.disk {
+		o.limit, o.keptLimit = maxMemoryBytes, maxKeptMemory
 	}
+	o.answered = make(map[uint64]uint64, len(done))
 	taken := make(map[uint64]*tombstone, len(done))
+	last := uint64(0)
 	for i := range done {
 		t := &done[i]
 		taken[t.seq] = t
-		o.seq = max(o.seq, t.seq)
+		last = max(last, t.seq)
 		o.buryLocked(t.seq, o.hash(t.id), t.at)
 	}
-	for i := range records {
-		r := &records[i]
-		o.seq = max(o.seq, r.seq)
-		if t := taken[r.seq]; t != nil {
-			o.keepLocked(keptReply{seq: r.seq, size: r.size, at: t.at})
-			continue
+	var kept []keptReply
+	for i := range replies {
+		r := &replies[i]
+		last = max(last, r.seq)
+		switch t := taken[r.seq]; {
+		case t == nil:
+			o.addLocked(&entry{record: r.record, stored: true, place: r.place})
+		case r.place.inBolt():
+			o.dropReplies = append(o.dropReplies, r.seq)
+		default:
+			kept = append(kept, keptReply{seq: r.seq, size: r.size, at: t.at, place: r.place})
 		}
-		o.addLocked(&entry{record: *r, stored: true})
 	}
+	for _, k := range kept[max(0, len(kept)-maxKeptCount):] {
+		o.keepLocked(k)
+	}
+	o.seq.Store(last)
 	o.evictLocked(time.Now())
 	if n := len(o.pending); n > 0 {
 		o.log.WithField("replies", n).Info("replies of an earlier run are still to be taken")
@@ -127,26 +139,55 @@ func (o *outbox) lookup(ev *wire.Event) verdict {
 	if !ok {
 		return unknown
 	}
-	body, err := o.store.get(seq)
+	k, ok := o.keptAt[seq]
+	if !ok {
+		return buried
+	}
+	frame, err := o.journal.get(k.place, seq, k.size)
 	if err != nil {
 		return buried
 	}
-	o.addLocked(&entry{
-		record: record{seq: seq, id: ev.ID, key: laneOf(ev), deadline: time.Now().Add(time.Hour), size: len(body), text: body},
-		kind:   kindRepeat,
-	})
+	r, err := decodeRecord(frame)
+	if err != nil || r.id != ev.ID {
+		return buried
+	}
+	r.frame, r.key, r.deadline = frame, laneOf(ev), time.Now().Add(time.Hour)
+	o.addLocked(&entry{record: r, kind: kindRepeat})
 	return repeated
 }
 
-// commit blocks until the committer took e, in the order of calls for one key. Where a server that is connected is far
-// behind, it waits for a while first: what is not answered yet waits better as an event than as a reply.
-func (o *outbox) commit(e *entry) {
-	if !e.barrier {
-		o.awaitRoom()
+// answer puts the final reply to ev on record and queues it. Calls for one key must come one after the other. Where a
+// server that is connected is far behind, it waits for a while first: what is not answered yet waits better as an event
+// than as a reply.
+func (o *outbox) answer(ev *wire.Event, reply *wire.Reply, deadline time.Time) {
+	if ev.ReplyTo == "" { // there is nothing to send, only the fact to remember
+		now := time.Now()
+		t := &tombstone{seq: o.seq.Add(1), id: ev.ID, at: now, failed: reply.Transitioning == wire.TransitioningError}
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		o.buryLocked(t.seq, o.hash(t.id), now)
+		o.journal.note(t)
+		o.evictLocked(now)
+		o.touchLocked()
+		return
 	}
-	select {
-	case o.in <- e:
-	case <-o.gone: // of a handler that did not heed its context
+	o.awaitRoom()
+	e := &entry{record: newRecord(o.seq.Add(1), laneOf(ev), reply, deadline)}
+	var err error
+	e.place, err = o.journal.put(e.frame)
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if e.stored = err == nil; !e.stored {
+		o.complainLocked(err)
+	}
+	o.addLocked(e)
+}
+
+func (o *outbox) complainLocked(err error) {
+	o.counts.journalFailures.Add(1)
+	if time.Since(o.complained) > 10*time.Second {
+		o.complained = time.Now()
+		o.log.WithError(err).Error("the journal cannot be written; replies are sent from memory")
 	}
 }
 
@@ -181,15 +222,13 @@ func (o *outbox) awaitRoom() {
 
 // pass offers a reply that is not worth the journal. It never blocks.
 func (o *outbox) pass(ev *wire.Event, reply *wire.Reply, deadline time.Time) {
-	r := newRecord(0, laneOf(ev), reply, deadline)
+	r := newRecord(o.seq.Add(1), laneOf(ev), reply, deadline)
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.seq++
-	r.seq = o.seq
 	if e := o.pending[o.hash(r.id)]; e != nil && e.id == r.id {
 		return // it has an answer already
 	}
-	o.addLocked(&entry{record: *r, kind: kindPassing})
+	o.addLocked(&entry{record: r, kind: kindPassing})
 }
 
 // laneOf returns the key under which the replies to ev are sent one after the other: that of its resource, or its own.
@@ -205,7 +244,7 @@ func (o *outbox) once(key string, body []byte) bool {
 	if o.queue.Len() >= maxPending {
 		return false
 	}
-	o.queue.Push(key, &entry{kind: kindOnce, record: record{key: key, text: body}})
+	o.queue.Push(key, &entry{kind: kindOnce, record: record{key: key, frame: body}})
 	return true
 }
 
@@ -226,7 +265,7 @@ func (o *outbox) addLocked(e *entry) {
 	o.bytes += int64(e.size)
 	o.accountLocked(e, 1)
 	if e.stored && o.cached > maxCached {
-		o.dropTextLocked(e)
+		o.dropFrameLocked(e)
 	}
 	e.state = stateQueued
 	o.queue.Push(e.key, e)
@@ -253,17 +292,17 @@ func (o *outbox) oldestUnstoredLocked() *entry {
 func (o *outbox) accountLocked(e *entry, sign int64) {
 	switch {
 	case !e.stored:
-		o.unstored += sign * int64(len(e.text))
+		o.unstored += sign * int64(len(e.frame))
 	default:
-		o.cached += sign * int64(len(e.text))
+		o.cached += sign * int64(len(e.frame))
 	}
 }
 
-// dropTextLocked frees the memory of a reply that the journal has.
-func (o *outbox) dropTextLocked(e *entry) {
-	if e.stored && e.text != nil {
+// dropFrameLocked frees the memory of a reply that the journal has.
+func (o *outbox) dropFrameLocked(e *entry) {
+	if e.stored && e.frame != nil {
 		o.accountLocked(e, -1)
-		e.text = nil
+		e.frame = nil
 	}
 }
 
@@ -290,7 +329,7 @@ func (o *outbox) removeLocked(e *entry) {
 		o.makeRoomLocked()
 	}
 	o.accountLocked(e, -1)
-	e.text = nil
+	e.frame = nil
 	if e.state == stateWaiting {
 		o.wakeLocked(e) // whoever takes it out of the queue sees that it is gone
 	}
@@ -339,11 +378,14 @@ func (o *outbox) finishLocked(e *entry, now time.Time) {
 	if e.kind != kindFinal {
 		return
 	}
-	h := o.hash(e.id)
-	o.buryLocked(e.seq, h, now)
-	o.changes.done = append(o.changes.done, tombstone{seq: e.seq, id: e.id, at: now, failed: e.failed})
-	if e.stored {
-		o.keepLocked(keptReply{seq: e.seq, size: e.size, at: now})
+	o.buryLocked(e.seq, o.hash(e.id), now)
+	o.journal.note(&tombstone{seq: e.seq, id: e.id, at: now, failed: e.failed})
+	switch {
+	case !e.stored:
+	case e.place.inBolt():
+		o.dropReplies = append(o.dropReplies, e.seq)
+	default:
+		o.keepLocked(keptReply{seq: e.seq, size: e.size, at: now, place: e.place})
 	}
 	o.evictLocked(now)
 	o.touchLocked()
@@ -356,25 +398,25 @@ func (o *outbox) buryLocked(seq, hash uint64, at time.Time) {
 
 func (o *outbox) keepLocked(k keptReply) {
 	o.kept.push(k)
+	o.keptAt[k.seq] = k
 	o.keptSize += int64(k.size)
 }
 
-// evictLocked forgets the oldest of what is over the budgets. It waits until there is a page or two of it, since each
-// transaction that forgets something rewrites where it was.
+// evictLocked forgets the oldest of what is over the budgets.
 func (o *outbox) evictLocked(now time.Time) {
-	overKept := o.keptSize > maxKept+maxKept/4 || o.kept.len() > 0 && now.Sub(o.kept.first().at) > maxKeptAge
-	overGraves := o.graves.len() > maxTombstones+maxTombstones/32 || o.graves.len() > 0 && now.Sub(o.graves.first().at) > maxTombstoneAge
-	for overKept && o.kept.len() > 0 && (o.keptSize > maxKept || now.Sub(o.kept.first().at) > maxKeptAge) {
+	for o.kept.len() > 0 && (o.keptSize > o.keptLimit || o.kept.len() > maxKeptCount || now.Sub(o.kept.first().at) > maxKeptAge) {
 		k := o.kept.pop()
+		delete(o.keptAt, k.seq)
 		o.keptSize -= int64(k.size)
-		o.changes.dropReplies = append(o.changes.dropReplies, k.seq)
 	}
-	for overGraves && o.graves.len() > 0 && (o.graves.len() > maxTombstones || now.Sub(o.graves.first().at) > maxTombstoneAge) {
+	for o.graves.len() > 0 && (o.graves.len() > maxTombstones || now.Sub(o.graves.first().at) > maxTombstoneAge) {
 		g := o.graves.pop()
 		if o.answered[g.hash] == g.seq {
 			delete(o.answered, g.hash)
 		}
-		o.changes.dropDone = append(o.changes.dropDone, g.seq)
+		if len(o.dropDone) < 4*maxTombstones { // the rest goes with the next start
+			o.dropDone = append(o.dropDone, g.seq)
+		}
 	}
 }
 
@@ -395,13 +437,6 @@ func (o *outbox) touchLocked() {
 
 // flush waits until the server took everything, ctx ends, or hopeless is closed.
 func (o *outbox) flush(ctx context.Context, hopeless <-chan struct{}) {
-	before := make(chan struct{})
-	o.commit(&entry{barrier: true, settled: func() { close(before) }})
-	select {
-	case <-before:
-	case <-o.gone:
-		return
-	}
 	o.mu.Lock()
 	if o.oldest == nil {
 		o.mu.Unlock()
@@ -417,7 +452,7 @@ func (o *outbox) flush(ctx context.Context, hopeless <-chan struct{}) {
 	}
 }
 
-// stop lets run write what it has and end.
+// stop lets run write what is left and end.
 func (o *outbox) stop() { close(o.quit) }
 
 // unsent returns how many replies the server has not taken.

@@ -38,11 +38,11 @@ func (c *Client) Run(ctx context.Context) error {
 	// The journal opens while the first dial is under way.
 	var opened error
 	ready := make(chan struct{})
-	var committer sync.WaitGroup
+	var janitor sync.WaitGroup
 	go func() {
 		defer close(ready)
 		if opened = c.outbox.open(ctx, c.cfg.Journal); opened == nil {
-			committer.Go(func() { c.outbox.run(c.cfg.Journal, c.cfg.ResendAfter) })
+			janitor.Go(func() { c.outbox.run(c.cfg.ResendAfter) })
 		}
 	}()
 	err := c.connect(ctx, ready, &opened)
@@ -52,7 +52,7 @@ func (c *Client) Run(ctx context.Context) error {
 	}
 	c.publish.stop()
 	c.outbox.stop()
-	committer.Wait()
+	janitor.Wait()
 	if opened != nil && ctx.Err() == nil {
 		return fmt.Errorf("events: opening the journal: %w", opened)
 	}
