@@ -28,11 +28,15 @@ Exit code 3 if the configuration is wrong.`,
 	f := cmd.Flags()
 	f.StringVar(&configFile, "config", "", "configuration file (DROVER_CONFIG; default "+defaultConfigFile+" if it exists)")
 	f.BoolVar(&changed, "changed", false, "only what is not the default")
-	for _, k := range configKeys() {
-		if k.flag != "" && f.Lookup(k.flag) == nil && !isGlobal(k.flag) {
-			addConfigFlags(f, k.flag)
-			f.Lookup(k.flag).Hidden = true
+	var hidden []string
+	for flag := range keysByFlag() {
+		if !isGlobal(flag) {
+			hidden = append(hidden, flag)
 		}
+	}
+	addConfigFlags(f, hidden...)
+	for _, flag := range hidden {
+		f.Lookup(flag).Hidden = true
 	}
 	cmd.RunE = a.run(func(context.Context, []string) error {
 		cfg, err := LoadConfig(a.env.Getenv, configFile, changedConfigFlags(cmd.Flags()))

@@ -9,8 +9,12 @@ import (
 // addConfigFlags gives f the flags of the settings with the given names, as "url", "state-dir". Their values are checked
 // as they are parsed. An unknown name panics: names are written in this program.
 func addConfigFlags(f *pflag.FlagSet, names ...string) {
+	byFlag := keysByFlag()
 	for _, name := range names {
-		k := flagKey(name)
+		k, ok := byFlag[name]
+		if !ok {
+			panic("no setting has the flag --" + name)
+		}
 		usage := k.usage
 		if len(k.env) > 0 {
 			usage += fmt.Sprintf(" (%s)", k.env[0])
@@ -26,23 +30,25 @@ func addConfigFlags(f *pflag.FlagSet, names ...string) {
 // changedConfigFlags returns what was given on the command line, for [LoadConfig].
 func changedConfigFlags(f *pflag.FlagSet) map[string]string {
 	given := map[string]string{}
+	byFlag := keysByFlag()
 	f.Visit(func(flag *pflag.Flag) {
-		for _, k := range configKeys() {
-			if k.flag == flag.Name {
-				given[flag.Name] = flag.Value.String()
-			}
+		if _, ok := byFlag[flag.Name]; ok {
+			given[flag.Name] = flag.Value.String()
 		}
 	})
 	return given
 }
 
-func flagKey(name string) configKey {
-	for _, k := range configKeys() {
-		if k.flag == name && name != "" {
-			return k
+// keysByFlag makes the table of settings by their flags; a start of the program makes it a few times and no more.
+func keysByFlag() map[string]configKey {
+	keys := configKeys()
+	m := make(map[string]configKey, len(keys))
+	for _, k := range keys {
+		if k.flag != "" {
+			m[k.flag] = k
 		}
 	}
-	panic("no setting has the flag --" + name)
+	return m
 }
 
 // configFlag is a flag that keeps its text.

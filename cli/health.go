@@ -18,8 +18,6 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-
-	"github.com/droverhq/drover/utils/atomicfile"
 )
 
 // healthFile in the state or data directory holds the address of the health listener while agent or server runs.
@@ -177,7 +175,11 @@ func healthAddress(getenv func(string) string, o *healthFlags) (string, error) {
 // publishHealth writes the address of a health listener for [health] and returns a function that takes it back.
 func publishHealth(dir, addr string) (func() error, error) {
 	path := filepath.Join(dir, healthFile)
-	if err := atomicfile.Write(path, []byte(addr+"\n"), 0o600); err != nil {
+	// Not worth a wait for the disk, as atomicfile does: after a crash the address is of no use.
+	if err := os.WriteFile(path+".new", []byte(addr+"\n"), 0o600); err != nil {
+		return nil, err
+	}
+	if err := os.Rename(path+".new", path); err != nil {
 		return nil, err
 	}
 	return func() error {

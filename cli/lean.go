@@ -28,21 +28,22 @@ func tuneMemory(getenv func(string) string) {
 	}
 }
 
-// keepLean gives memory back to the system that the agent does not use: a moment after the start what starting took,
-// and from time to time what a burst took. See releaseImage for the larger part of the former.
+// keepLean gives memory back to the system that a long-running role does not use: a moment after the start what starting
+// took, and from time to time what a burst took. See releaseImage for the larger part of both.
 func keepLean(ctx context.Context) {
-	wait := 3 * time.Second
-	timer := time.NewTimer(wait)
+	timer := time.NewTimer(3 * time.Second)
 	defer timer.Stop()
-	for {
+	for round := 0; ; round++ {
 		select {
 		case <-ctx.Done():
 			return
 		case <-timer.C:
 		}
-		debug.FreeOSMemory()
+		if round%20 == 0 {
+			debug.FreeOSMemory()
+		}
 		_ = releaseImage() // where the kernel does not take the advice, the pages stay
-		timer.Reset(10 * time.Minute)
+		timer.Reset(30 * time.Second)
 	}
 }
 

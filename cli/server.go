@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"sync"
 
 	"github.com/sirupsen/logrus"
 	"github.com/spf13/cobra"
@@ -128,12 +129,10 @@ func (a *app) runServer(ctx context.Context, cfg *Config, o *serverFlags) error 
 	defer cancel()
 	ended := make(chan error, 1)
 	go func() { ended <- srv.Run(ctx) }()
-	watching := make(chan struct{})
-	go func() {
-		defer close(watching)
-		notify.run(ctx, func() bool { return srv.URL() != "" })
-	}()
-	defer func() { cancel(); <-watching }()
+	var beside sync.WaitGroup
+	beside.Go(func() { notify.run(ctx, func() bool { return srv.URL() != "" }) })
+	beside.Go(func() { keepLean(ctx) })
+	defer func() { cancel(); beside.Wait() }()
 
 	select {
 	case err := <-ended:
