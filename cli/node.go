@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"runtime/debug"
 
 	"github.com/sirupsen/logrus"
 	"github.com/spf13/cobra"
@@ -73,6 +74,9 @@ func (a *app) runNode(ctx context.Context, cfg *Config, log *logrus.Logger, noti
 	name := cfg.Agent.Hostname
 	if name == "" {
 		name, _ = os.Hostname()
+	}
+	if a.env.Getenv("GOGC") == "" {
+		debug.SetGCPercent(agentGCPercent) // what waits costs more than what works
 	}
 	logs, err := newLogDoor(cfg, name, []string{name, cfg.Agent.IP}, log)
 	if err != nil {

@@ -31,12 +31,12 @@ import (
 // A logDoor is the log service of this machine on a port.
 type logDoor struct {
 	service *logs.Service
-	handler http.Handler
+	door    *logs.Door
 	address string
 	log     logrus.FieldLogger
 
 	listener net.Listener
-	active   sync.WaitGroup // requests, among them WebSockets, which no http.Server waits for
+	active   sync.WaitGroup // requests, for which http.Server.Close does not wait
 }
 
 // newLogDoor composes the log service. names are what tokens may call this host.
@@ -69,13 +69,14 @@ func newLogDoor(cfg *Config, node string, names []string, log logrus.FieldLogger
 	if err != nil {
 		return nil, err
 	}
-	d := &logDoor{service: service, address: net.JoinHostPort(l.Listen, strconv.Itoa(l.Port)), log: log}
-	d.handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		d.active.Add(1)
-		defer d.active.Done()
-		door.ServeHTTP(w, r)
-	})
-	return d, nil
+	return &logDoor{service: service, door: door, address: net.JoinHostPort(l.Listen, strconv.Itoa(l.Port)), log: log}, nil
+}
+
+// ServeHTTP implements http.Handler.
+func (d *logDoor) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	d.active.Add(1)
+	defer d.active.Done()
+	d.door.ServeHTTP(w, r)
 }
 
 // limits turns the units of the file into those of the service.
@@ -132,14 +133,15 @@ func (d *logDoor) listen(ctx context.Context) (net.Addr, error) {
 
 func (d *logDoor) run(ctx context.Context) error {
 	srv := &http.Server{
-		Handler: d.handler, ReadHeaderTimeout: 15 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 64 << 10,
-		BaseContext: func(net.Listener) context.Context { return ctx }, // its end ends WebSockets and commands
+		Handler: d, ReadHeaderTimeout: 15 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 64 << 10,
+		BaseContext: func(net.Listener) context.Context { return ctx }, // its end ends commands
 		ErrorLog:    stdlog.New(io.Discard, "", 0),                     // port scans
 	}
 	stop := context.AfterFunc(ctx, func() { _ = srv.Close() })
 	err := srv.Serve(d.listener)
 	stop()
 	_ = srv.Close() // again at most
+	d.door.Close()
 	if cerr := d.service.Close(); cerr != nil {
 		d.log.WithError(cerr).Warn("log service: not closed cleanly")
 	}

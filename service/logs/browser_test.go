@@ -31,6 +31,7 @@ func TestTheOldPageWorksUnchanged(t *testing.T) {
 	mux := http.NewServeMux()
 	mux.Handle("/", door)
 	mux.HandleFunc("GET /page", func(w http.ResponseWriter, r *http.Request) { http.ServeFile(w, r, "testdata/page.html") })
+	defer door.Close()
 	server := httptest.NewServer(mux)
 	defer server.Close()
 

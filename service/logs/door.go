@@ -76,12 +76,17 @@ type Door struct {
 	upgrader websocket.Upgrader
 	mux      *http.ServeMux
 
-	mu      sync.Mutex // guards the fields below
+	ctx     context.Context //nolint:containedctx // of the WebSockets, which outlive their requests; Close ends it
+	stop    context.CancelFunc
+	sockets sync.WaitGroup
+
+	mu      sync.Mutex // guards the fields below, and that no socket begins after Close
+	closed  bool
 	total   int
 	clients map[string]int
 }
 
-// NewDoor returns the handler. It starts nothing.
+// NewDoor returns the handler. It starts nothing. The caller closes it.
 func NewDoor(cfg DoorConfig) (*Door, error) {
 	if cfg.Service == nil || cfg.Log == nil {
 		return nil, errors.New("log door: a service and a logger are needed")
@@ -92,6 +97,7 @@ func NewDoor(cfg DoorConfig) (*Door, error) {
 	fill(&cfg.PerClient, 8)
 	fill(&cfg.PerNode, 256)
 	d := &Door{cfg: cfg, mux: http.NewServeMux(), clients: map[string]int{}}
+	d.ctx, d.stop = context.WithCancel(context.Background())
 	d.upgrader = websocket.Upgrader{
 		ReadBufferSize: 1 << 10, WriteBufferSize: 4 << 10, WriteBufferPool: &sync.Pool{},
 		HandshakeTimeout: 10 * time.Second, Subprotocols: []string{Subprotocol, LineProtocol}, CheckOrigin: d.originAllowed,
@@ -104,7 +110,16 @@ func NewDoor(cfg DoorConfig) (*Door, error) {
 	return d, nil
 }
 
-// ServeHTTP serves one request; a WebSocket is served until it closes.
+// Close ends all WebSockets and waits for them. Other requests end with their own contexts.
+func (d *Door) Close() {
+	d.mu.Lock()
+	d.closed = true
+	d.mu.Unlock()
+	d.stop()
+	d.sockets.Wait()
+}
+
+// ServeHTTP serves one request. A WebSocket goes on after it has returned, until it is closed or Close is called.
 func (d *Door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	who, err := d.cfg.Authorize(r)
 	if err != nil {

@@ -54,6 +54,7 @@ func newTestDoor(t testing.TB, cfg Config, change func(*DoorConfig)) *testDoor {
 	}
 	td.Server = httptest.NewServer(d)
 	t.Cleanup(td.Close)
+	t.Cleanup(d.Close)
 	return td
 }
 

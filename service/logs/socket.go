@@ -59,7 +59,21 @@ func (d *Door) socket(w http.ResponseWriter, r *http.Request) {
 		return // Upgrade has answered
 	}
 	c := &connection{door: d, conn: conn, framed: conn.Subprotocol() == Subprotocol, who: caller(r), remote: address(r)}
-	c.serve(r.Context())
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed {
+		_ = conn.Close()
+		return
+	}
+	// Not in the request's goroutine: that holds 8 KiB of buffers and a large stack for as long as it lives.
+	d.sockets.Go(func() {
+		err := guard(func() error { c.serve(d.ctx); return nil })
+		var bug *panicError
+		if errors.As(err, &bug) {
+			d.cfg.Log.Errorf("log service: panic: %v\n%s", bug.value, bug.stack)
+			_ = conn.Close()
+		}
+	})
 }
 
 // A connection is one WebSocket. Its reader is serve, its writers are the running command and the keep-alive; every
