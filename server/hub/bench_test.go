@@ -115,8 +115,8 @@ func (c *lean) serve() {
 	}
 }
 
-func benchmarkCalls(b *testing.B, inFlight int, ev wire.Event) {
-	srv := hubtest.Start(b, hub.Config{Store: storetest.Open(b)})
+func benchmarkCalls(b *testing.B, inFlight int, timings hub.Timings, ev wire.Event) {
+	srv := hubtest.Start(b, hub.Config{Store: storetest.Open(b), Timings: timings})
 	id := srv.Register(b, "k")
 	c := dialLean(b, srv, id)
 	var wg sync.WaitGroup
@@ -142,20 +142,26 @@ func benchmarkCalls(b *testing.B, inFlight int, ev wire.Event) {
 }
 
 func BenchmarkCallPing1(b *testing.B) {
-	benchmarkCalls(b, 1, wire.Event{Name: wire.NamePing, ResourceType: "agent", ResourceID: "1a1", Data: []byte(`{"options":{}}`)})
+	benchmarkCalls(b, 1, hub.Timings{}, wire.Event{Name: wire.NamePing, ResourceType: "agent", ResourceID: "1a1", Data: []byte(`{"options":{}}`)})
 }
 
 func BenchmarkCallPing32(b *testing.B) {
-	benchmarkCalls(b, 32, wire.Event{Name: wire.NamePing, ResourceType: "agent", ResourceID: "1a1", Data: []byte(`{"options":{}}`)})
+	benchmarkCalls(b, 32, hub.Timings{}, wire.Event{Name: wire.NamePing, ResourceType: "agent", ResourceID: "1a1", Data: []byte(`{"options":{}}`)})
 }
 
-func BenchmarkCallStored(b *testing.B) {
+func benchmarkWork(b *testing.B, timings hub.Timings) {
 	for _, n := range []int{1, 32} {
 		b.Run(fmt.Sprint("inflight=", n), func(b *testing.B) {
-			benchmarkCalls(b, n, wire.Event{Name: "test.event", ResourceType: "thing", ResourceID: "1t1", Data: []byte(`{"n":1}`)})
+			benchmarkCalls(b, n, timings, wire.Event{Name: "test.event", ResourceType: "thing", ResourceID: "1t1", Data: []byte(`{"n":1}`)})
 		})
 	}
 }
+
+// Answered before they need to be stored.
+func BenchmarkCallQuick(b *testing.B) { benchmarkWork(b, hub.Timings{StoreAfter: time.Minute}) }
+
+// Stored, pushed, answered and taken out of the queue again.
+func BenchmarkCallStored(b *testing.B) { benchmarkWork(b, hub.Timings{StoreAfter: -1}) }
 
 // inUse returns what the program holds after a collection, heap and stacks.
 func inUse() uint64 {

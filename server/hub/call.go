@@ -13,8 +13,12 @@ import (
 	"github.com/google/uuid"
 )
 
-// progressKept is how many progress replies wait for a caller that is busy with an earlier one.
-const progressKept = 16
+const (
+	// progressKept is how many progress replies wait for a caller that is busy with an earlier one.
+	progressKept = 16
+	// leaveTimeout bounds what a Call still does when its context has ended.
+	leaveTimeout = 2 * time.Second
+)
 
 // Call sends an event to an agent, wherever it is connected, and waits for the final reply, the deadline or ctx.
 //
@@ -41,6 +45,10 @@ func (h *Hub) Call(ctx context.Context, agentID string, ev *wire.Event, progress
 	if r := h.claims.take(store.EventRef{Agent: agentID, ID: p.id}); r != nil {
 		return r, nil
 	}
+	if !h.callers.enter() {
+		return nil, ErrClosed
+	}
+	defer h.callers.leave()
 	w := &waiter{done: make(chan outcome, 1), progress: make(chan *wire.Reply, progressKept)}
 	p, err = h.submit(ctx, a, p, w)
 	if err != nil {
@@ -144,34 +152,64 @@ func (h *Hub) submit(ctx context.Context, a *agent, p *pending, w *waiter) (*pen
 		return nil, fmt.Errorf("%s: %w", p.name, ErrUnsupported)
 	}
 	p.w = w
-	p.ready = !p.durable
+	// While the agent is connected its answer is mostly faster than the store, and an event that was answered need not
+	// outlive this process. So it is stored only if there is no answer soon.
+	_, held := h.holder(a.id)
+	p.ready = !p.durable || w != nil && h.t.StoreAfter > 0 && (a.sess != nil || held)
 	err := a.q.add(p)
 	if err == nil && p.ready {
 		a.pump()
 	}
 	a.mu.Unlock()
-	if err != nil || !p.durable {
+	if err != nil || p.ready {
 		return p, err
 	}
-	seq, err := h.store.PutEvent(ctx, store.EventRef{Agent: a.id, ID: p.id}, p.deadline, replicaName(h.replica), p.frame)
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if err != nil {
+	if err := h.keep(ctx, a, p); err != nil {
+		a.mu.Lock()
+		defer a.mu.Unlock()
 		a.q.remove(p)
 		a.pump() // what is behind it in line may go
-		if errors.Is(err, store.ErrFull) {
-			return nil, ErrFull
-		}
 		return nil, err
 	}
-	p.seq, p.ready = seq, true
-	a.pump()
 	return p, nil
+}
+
+// keep puts an event into the store's queue, unless it is there or not meant to be, and makes it ready.
+func (h *Hub) keep(ctx context.Context, a *agent, p *pending) error {
+	a.mu.Lock()
+	if !p.durable || p.stored || p.gone {
+		a.mu.Unlock()
+		return nil
+	}
+	p.storing = true
+	deadline := p.deadline
+	a.mu.Unlock()
+	ref := store.EventRef{Agent: a.id, ID: p.id}
+	seq, err := h.store.PutEvent(ctx, ref, deadline, replicaName(h.replica), p.frame)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	p.storing = false
+	if p.gone {
+		// Answered meanwhile, or ended: those who wait for that to be safe wait for this.
+		if _, waits := a.q.settling[p.id]; waits {
+			h.settler.add(task{ref: ref, agent: a})
+		}
+		return nil
+	}
+	if errors.Is(err, store.ErrFull) {
+		return ErrFull
+	}
+	if err != nil {
+		return err
+	}
+	p.seq, p.stored, p.ready = seq, true, true
+	a.pump()
+	return nil
 }
 
 // wait waits for the outcome of an event.
 func (h *Hub) wait(ctx context.Context, a *agent, p *pending, w *waiter, progress func(*wire.Reply)) (*wire.Reply, error) {
-	timer := time.NewTimer(time.Until(a.deadline(p)))
+	timer := time.NewTimer(h.untilNext(a, p))
 	defer timer.Stop()
 	for {
 		select {
@@ -183,21 +221,18 @@ func (h *Hub) wait(ctx context.Context, a *agent, p *pending, w *waiter, progres
 		case r := <-w.progress:
 			told(progress, r)
 		case <-timer.C:
-			if left := time.Until(a.deadline(p)); left > 0 {
-				timer.Reset(left) // there was progress
-				continue
-			}
 			if h.expire(a, p) {
 				h.timeouts.Add(1)
 				return nil, fmt.Errorf("%s: %w", p.name, ErrTimeout)
 			}
-			// It was answered this very moment.
-			o := <-w.done
-			return o.reply, o.err
+			h.keepLogged(ctx, a, p)
+			timer.Reset(h.untilNext(a, p)) // there was progress, or it was answered this very moment
 		case <-ctx.Done():
+			h.keepLeaving(ctx, a, p)
 			a.abandon(p, w)
 			return nil, ctx.Err()
 		case <-h.closing:
+			h.keepLeaving(ctx, a, p)
 			a.abandon(p, w)
 			select {
 			case o := <-w.done:
@@ -209,16 +244,38 @@ func (h *Hub) wait(ctx context.Context, a *agent, p *pending, w *waiter, progres
 	}
 }
 
+// untilNext returns how long there is nothing to do but wait: until the event has to be stored, or has waited enough.
+func (h *Hub) untilNext(a *agent, p *pending) time.Duration {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	left := time.Until(p.deadline)
+	if p.durable && !p.stored {
+		left = min(left, h.t.StoreAfter)
+	}
+	return max(left, 0)
+}
+
+// keepLeaving keeps an event whose caller goes away, and takes little time for it.
+func (h *Hub) keepLeaving(ctx context.Context, a *agent, p *pending) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), leaveTimeout)
+	defer cancel()
+	h.keepLogged(ctx, a, p)
+}
+
+// keepLogged keeps an event that the agent has, or will have: that it is not stored is no reason to give up on it.
+func (h *Hub) keepLogged(ctx context.Context, a *agent, p *pending) {
+	if err := h.keep(ctx, a, p); err != nil && ctx.Err() == nil {
+		h.log.WithField("agent", a.id).WithError(err).Warn("hub: an event is not stored; it would not outlive this process")
+		a.mu.Lock()
+		p.durable = false // do not try again and again
+		a.mu.Unlock()
+	}
+}
+
 func told(progress func(*wire.Reply), r *wire.Reply) {
 	if progress != nil {
 		progress(r)
 	}
-}
-
-func (a *agent) deadline(p *pending) time.Time {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return p.deadline
 }
 
 // abandon takes the waiter off an event, which lives on.
@@ -234,11 +291,11 @@ func (a *agent) abandon(p *pending, w *waiter) {
 	}
 }
 
-// expire ends an event whose deadline passed. It reports false if the event had its outcome already.
+// expire ends an event whose deadline passed. It reports false if the event had its outcome already, or has time.
 func (h *Hub) expire(a *agent, p *pending) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if p.gone {
+	if p.gone || time.Now().Before(p.deadline) {
 		return false
 	}
 	passed := !p.passed.IsZero()

@@ -152,8 +152,12 @@ func (h *Hub) upgrade(w http.ResponseWriter, r *http.Request, a *agent, names ma
 		header.Set(wire.HeaderProtocol, wire.Protocol)
 		header.Set(wire.HeaderTime, time.Now().UTC().Format(time.RFC3339Nano))
 	}
+	size := readBuffer
+	if r.TLS != nil {
+		size = readBufferTLS
+	}
 	up := websocket.Upgrader{
-		ReadBufferSize: readBuffer, WriteBufferSize: writeBuffer, WriteBufferPool: &h.writeBuffers,
+		ReadBufferSize: size, WriteBufferSize: writeBuffer, WriteBufferPool: &h.writeBuffers,
 		// Agents are no browsers: they authenticate with every request and send no cookie that could be borrowed.
 		CheckOrigin: func(*http.Request) bool { return true },
 		Error: func(w http.ResponseWriter, _ *http.Request, status int, reason error) {
@@ -190,33 +194,57 @@ func (h *Hub) attach(s *session, r *http.Request) {
 	defer cancel()
 	err := a.hold(ctx)
 	if err == nil {
-		err = h.replay(ctx, a)
+		err = h.openLine(ctx, s)
 	}
 	if err != nil {
 		log.WithError(err).Warn("hub: an agent is sent away because its queue cannot be read")
 		s.shut(websocket.CloseTryAgainLater, "the queue cannot be read now")
 		return
 	}
-	a.mu.Lock()
-	if a.sess == s {
-		a.q.begin()
-		a.pump()
-	} else {
-		a.q.disconnect() // it is gone again, with what was read for it
-	}
-	a.mu.Unlock()
 	h.states.add(a) // for what is new besides the state: version, address
 	log.Info("hub: agent connected")
 }
 
-// replay takes in what the store's queue holds for the agent, unless all of it is known.
-func (h *Hub) replay(ctx context.Context, a *agent) error {
+// openLine begins to push what waits for the agent, and reads what the store's queue has for it besides.
+//
+// A server that has the agents to itself reads first, and once: what was left by the process before it is older than
+// all that it was given itself. Among several, each reconnect has to read the queue, where most is known already or the
+// others' to pass on; an agent that cannot stay for long must get something nevertheless, so pushing comes first.
+func (h *Hub) openLine(ctx context.Context, s *session) error {
+	a := s.agent
 	a.mu.Lock()
-	complete := a.q.complete
-	a.mu.Unlock()
-	if complete {
-		return nil
+	first, read := a.q.shared, !a.q.complete
+	if first {
+		a.beginLocked(s)
 	}
+	a.mu.Unlock()
+	var err error
+	if read {
+		err = h.replay(ctx, s)
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if !first && err == nil {
+		a.beginLocked(s)
+	}
+	if a.sess == s {
+		a.q.replay = nil
+		return err
+	}
+	a.q.disconnect() // it is gone again; what was read for it is forgotten
+	return nil
+}
+
+func (a *agent) beginLocked(s *session) {
+	if a.sess == s {
+		a.q.begin()
+		a.pump()
+	}
+}
+
+// replay takes in what the store's queue holds for the agent.
+func (h *Hub) replay(ctx context.Context, s *session) error {
+	a := s.agent
 	now := time.Now()
 	err := h.store.Events(ctx, a.id, func(q store.QueuedEvent) error {
 		ev, err := wire.DecodeEvent(q.Data)
@@ -230,15 +258,19 @@ func (h *Hub) replay(ctx context.Context, a *agent) error {
 		_, answered := a.q.replay[ev.ID]
 		known := a.q.events[ev.ID]
 		switch {
+		case a.sess != s:
+			return errEnough
 		case known != nil:
-			known.seq = q.Seq
+			if known.seq == 0 {
+				known.seq = q.Seq
+			}
 			return nil
 		case settling, answered, q.Origin == replicaName(h.replica):
 			return nil // answered since it was read
 		}
 		p := &pending{
 			id: ev.ID, key: ev.Key(), name: ev.Name, frame: q.Data, period: ev.Timeout(h.t.CallTimeout), seq: q.Seq,
-			deadline: q.Deadline, durable: true, answered: ev.ReplyTo != "", ready: true,
+			deadline: q.Deadline, durable: true, answered: ev.ReplyTo != "", ready: true, stored: true, foreign: true,
 		}
 		if h.replicas.Alive(q.Origin) {
 			// It may be answered by now; whoever took it knows, and passes it on if it is not.
@@ -252,6 +284,7 @@ func (h *Hub) replay(ctx context.Context, a *agent) error {
 			h.log.WithField("agent", a.id).Warn("hub: too many events wait for an agent; the rest stays in the queue")
 			return errEnough
 		}
+		a.pump() // does nothing before the line is open
 		return nil
 	})
 	if errors.Is(err, errEnough) {

@@ -96,10 +96,24 @@ func TestTenThousandEventsAtOnceToAnOriginalAgent(t *testing.T) {
 }
 
 func TestTenThousandEventsWhileTheSocketIsCut(t *testing.T) {
-	srv, a := start(t, hubtest.AgentConfig{Handle: func(_ context.Context, ev *wire.Event, _ func(string, int)) (any, error) {
+	burstWithCuts(t, hub.Timings{}, manyEvents)
+}
+
+// The same where every event is stored before it is pushed, and where many are answered while they are being stored.
+func TestStoredEventsWhileTheSocketIsCut(t *testing.T) {
+	for _, after := range []time.Duration{-1, time.Microsecond, time.Millisecond} {
+		t.Run(after.String(), func(t *testing.T) { burstWithCuts(t, hub.Timings{StoreAfter: after}, manyEvents/8) })
+	}
+}
+
+func burstWithCuts(t *testing.T, timings hub.Timings, n int) {
+	srv := hubtest.Start(t, hub.Config{Store: storetest.Open(t), Timings: timings})
+	id := srv.Register(t, "key")
+	a := hubtest.StartAgent(t, hubtest.To(srv), hubtest.AgentConfig{ID: id, Handle: func(_ context.Context, ev *wire.Event, _ func(string, int)) (any, error) {
 		time.Sleep(time.Millisecond)
 		return ev.Data, nil
 	}})
+	a.WaitConnected()
 	stop := make(chan struct{})
 	var wg sync.WaitGroup
 	wg.Go(func() {
@@ -112,10 +126,10 @@ func TestTenThousandEventsWhileTheSocketIsCut(t *testing.T) {
 			}
 		}
 	})
-	burst(t, []*hubtest.Server{srv}, "1a1", manyEvents)
+	burst(t, []*hubtest.Server{srv}, id, n)
 	close(stop)
 	wg.Wait()
-	checkOnce(t, a, manyEvents)
+	checkOnce(t, a, n)
 	checkQueueEmpty(t, srv.Store)
 	t.Logf("stats %+v", srv.Stats())
 }

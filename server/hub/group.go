@@ -21,6 +21,19 @@ func (g *group) start(f func()) bool {
 	return true
 }
 
+// enter is for a goroutine that is there already: it joins the group until leave, unless the group is closed.
+func (g *group) enter() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.closed {
+		return false
+	}
+	g.wg.Add(1)
+	return true
+}
+
+func (g *group) leave() { g.wg.Done() }
+
 // close waits for all goroutines and lets no other begin.
 func (g *group) close() {
 	g.mu.Lock()

@@ -40,6 +40,7 @@ type Timings struct {
 	DisconnectAfter time.Duration // from reconnecting to disconnected: 180 s
 	Hold            time.Duration // a socket lost for less than this changes no state: 2 s
 	CallTimeout     time.Duration // for events that do not say: 45 s
+	StoreAfter      time.Duration // an event that a connected agent answers sooner is not stored: 25 ms; negative: all are
 	Probe           time.Duration // for an agent's old socket to answer when a second one comes: 2 s
 	Write           time.Duration // for a socket to take what is sent to it: 10 s
 }
@@ -55,6 +56,9 @@ func (t Timings) withDefaults() Timings {
 		if *d.v <= 0 {
 			*d.v = d.def
 		}
+	}
+	if t.StoreAfter == 0 {
+		t.StoreAfter = 25 * time.Millisecond
 	}
 	if t.FailedPings <= 0 {
 		t.FailedPings = 6
@@ -89,6 +93,7 @@ type Hub struct {
 	claims     claims
 	sockets    sync.WaitGroup // writers, each started while its session's reader runs
 	background group
+	callers    group
 	forwards   forwardings
 
 	buffers, writeBuffers, corkBuffers sync.Pool
@@ -164,6 +169,16 @@ func (h *Hub) Run(ctx context.Context) (err error) {
 
 	<-ctx.Done()
 	h.shutdown()
+	callersGone := make(chan struct{})
+	go func() {
+		defer close(callersGone)
+		h.callers.close()
+	}()
+	select {
+	case <-callersGone: // they store what was not stored yet
+	case <-time.After(shutdownWait):
+		h.log.Warn("hub: a caller does not return; it holds up the end of the hub no longer")
+	}
 	close(stopSettling)
 	select {
 	case <-settled:

@@ -36,17 +36,20 @@ type pending struct {
 	id, key, name string
 	frame         json.RawMessage // the event as it goes over the wire
 	period        time.Duration   // by which progress extends the deadline
-	durable       bool            // it is in the queue of the store, or will be
 	answered      bool            // a final reply is expected; false: Send
-	home          bool            // it was given to this replica
+	foreign       bool            // it comes from the store's queue or another replica
 
 	// guarded by the agent's mu
+	durable  bool   // it belongs in the queue of the store, unless it is answered at once
 	origin   uint32 // the replica that passed it on; 0: none
 	parked   string // the replica it was given to, which will say whether it is still open; "": it needs no say
 	deadline time.Time
 	seq      uint64    // in the store's queue
 	order    uint64    // in which it came to this replica
-	ready    bool      // stored, if it has to be
+	ready    bool      // it may be pushed
+	storing  bool      // it is on its way into the store's queue
+	stored   bool      // it is there
+	home     bool      // it was given to this replica
 	sent     bool      // pushed to the socket that is open now
 	pushes   int       // how often it was pushed
 	passed   time.Time // when it was passed to the replica that holds the agent; zero: it was not
@@ -227,7 +230,6 @@ func (q *queue) begin() {
 	q.realign()
 	q.open = true
 	q.complete = !q.shared
-	q.replay = nil
 }
 
 // realign forms the line anew.
@@ -242,9 +244,19 @@ func (q *queue) realign() {
 	slices.SortFunc(q.line, inOrder)
 }
 
-// inOrder compares by the store's queue. What is not stored comes last: it is on its way into the queue, or a ping.
+// inOrder compares events: those from the store's queue come first, in its order, and then those that were given to
+// this replica, as they came. Only events of one replica have an order among each other.
 func inOrder(a, b *pending) int {
-	return cmp.Or(cmp.Compare(a.seq-1, b.seq-1), cmp.Compare(a.order, b.order))
+	if a.foreign != b.foreign {
+		if a.foreign {
+			return -1
+		}
+		return 1
+	}
+	if a.foreign {
+		return cmp.Or(cmp.Compare(a.seq-1, b.seq-1), cmp.Compare(a.order, b.order)) // passed on, not read: last
+	}
+	return cmp.Compare(a.order, b.order)
 }
 
 // disconnect closes the line. Where other replicas may be the next to push them, events that were not given to this

@@ -268,7 +268,7 @@ func (h *Hub) passedEvent(m message) {
 	}
 	p := &pending{
 		id: m.Event, key: ev.Key(), name: ev.Name, frame: m.Frame, period: time.Duration(m.Period) * time.Millisecond,
-		durable: m.Durable, answered: m.Answered, origin: m.From, ready: true,
+		durable: m.Durable, answered: m.Answered, origin: m.From, ready: true, stored: true, foreign: true,
 		deadline: time.UnixMilli(m.Deadline).Add(originSlack),
 	}
 	if err := a.q.add(p); err != nil {

@@ -2,7 +2,6 @@ package hub
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -167,7 +166,7 @@ func (h *Hub) progressed(a *agent, p *pending, r *wire.Reply) {
 }
 
 // orphan takes in a final reply whose event nobody here knows: its caller gave up or its process ended, or it is a
-// duplicate. If the event is still in the store's queue, the reply is kept for a while for whoever asks again.
+// duplicate. The reply is kept for a while for whoever asks again.
 func (h *Hub) orphan(agentID string, r *wire.Reply, safe func(error)) {
 	ref := store.EventRef{Agent: agentID, ID: r.EventID()}
 	switch {
@@ -181,14 +180,15 @@ func (h *Hub) orphan(agentID string, r *wire.Reply, safe func(error)) {
 	}
 	h.late.Add(1)
 	h.noted(agentID, ref.ID)
-	h.settler.add(task{ref: ref, orphan: r, safe: safe})
+	h.claims.put(ref, r)
+	h.settler.add(task{ref: ref, safe: safe})
 }
 
 // settleLocked takes an event that has its outcome out of the store's queue. safe may be nil. The caller holds the
 // agent's mu.
 func (h *Hub) settleLocked(a *agent, p *pending, safe func(error)) {
 	ref := store.EventRef{Agent: a.id, ID: p.id}
-	if !p.durable {
+	if !p.durable || !p.stored && !p.storing {
 		h.recent.add(ref)
 		if safe != nil {
 			safe(nil)
@@ -203,7 +203,9 @@ func (h *Hub) settleLocked(a *agent, p *pending, safe func(error)) {
 		waiting = append(waiting, safe)
 	}
 	a.q.settling[p.id] = waiting
-	h.settler.add(task{ref: ref, agent: a})
+	if !p.storing { // else it is taken out as soon as it is in
+		h.settler.add(task{ref: ref, agent: a})
+	}
 }
 
 // settled tells everyone that an event is out of the store's queue.
@@ -227,15 +229,4 @@ func (h *Hub) settled(t task, err error) {
 	for _, safe := range waiting {
 		safe(err)
 	}
-}
-
-// adopt looks up the event of an orphan and keeps the reply if there is one.
-func (h *Hub) adopt(ctx context.Context, t task) error {
-	_, err := h.store.Event(ctx, t.ref)
-	if err == nil {
-		h.claims.put(t.ref, t.orphan)
-	} else if !errors.Is(err, store.ErrNotFound) {
-		return err
-	}
-	return nil
 }

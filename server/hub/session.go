@@ -13,8 +13,9 @@ import (
 )
 
 const (
-	readBuffer  = 1 << 10 // of each socket: most frames fit, and ten thousand sockets are idle most of the time
-	writeBuffer = 4 << 10 // pooled
+	readBuffer    = 1 << 10 // of each socket: most frames fit, and ten thousand sockets are idle most of the time
+	readBufferTLS = 256     // TLS has a buffer of its own before this one
+	writeBuffer   = 4 << 10 // pooled
 
 	maxOutFrames  = 256     // events wait with the agent beyond this
 	maxOutBytes   = 1 << 20 // likewise

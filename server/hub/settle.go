@@ -21,10 +21,9 @@ const (
 
 // A task is an event that is to be taken out of the store's queue.
 type task struct {
-	ref    store.EventRef
-	agent  *agent // holds those who wait for it; nil for an orphan
-	orphan *wire.Reply
-	safe   func(error)
+	ref   store.EventRef
+	agent *agent // holds those who wait for it; nil for an orphan
+	safe  func(error)
 }
 
 // A settler takes answered events out of the store's queue, many at a time, and then says that their replies are safe.
@@ -110,18 +109,11 @@ func (s *settler) run(ctx context.Context, stop <-chan struct{}, h *Hub) {
 func (h *Hub) settle(ctx context.Context, batch []task) {
 	refs := make([]store.EventRef, 0, len(batch))
 	delays := backoff.Policy{First: 100 * time.Millisecond, Max: 5 * time.Second}.Start()
+	for _, t := range batch {
+		refs = append(refs, t.ref)
+	}
 	for {
-		refs = refs[:0]
-		var err error
-		for _, t := range batch {
-			if t.orphan != nil && err == nil {
-				err = h.adopt(ctx, t)
-			}
-			refs = append(refs, t.ref)
-		}
-		if err == nil {
-			err = h.store.DropEvents(ctx, refs)
-		}
+		err := h.store.DropEvents(ctx, refs)
 		if err == nil {
 			break
 		}
