@@ -242,7 +242,7 @@ func TestConfigMistakesNameTheirPlace(t *testing.T) {
 		"label lists":    {"app: {agent: {labels: {a: [1]}}}", []string{"app.agent.labels: want one value"}},
 		"labels as list": {"app: {agent: {labels: [a]}}", []string{"app.agent.labels: want a mapping of labels"}},
 		"engine":         {"app: {engine: podman}", []string{"app.engine: want one of auto, docker, cri"}},
-		"docker":         {"app: {docker: {sock: 'ssh://x'}}", []string{"app.docker.sock: want unix://"}},
+		"docker":         {"app: {docker: {sock: 'ssh://x'}}", []string{"app.docker.sock: want an address that begins with unix://"}},
 		"level":          {"app: {log: {level: loud}}", []string{"app.log.level: want trace, debug, info, warn or error"}},
 		"two lines":      {"app: {agent: {ip: \"1\\n2\"}}", []string{"app.agent.ip: more than one line"}},
 		"range":          {"app: {server: {trusted-proxies: [10.0.0.0/8, x]}}", []string{"app.server.trusted-proxies: want ranges"}},
