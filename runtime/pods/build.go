@@ -210,7 +210,7 @@ func (s *Store) containers(p *runtime.Pod, g *built, sandbox *entry, spec map[st
 			continue // of a sandbox that is gone
 		}
 		c := s.container(p, e, g.facts[i])
-		if sandbox != nil && !d.IsSandbox && c.NetworkMode == "" {
+		if sandbox != nil && !d.IsSandbox && sandbox.detail.NetworkMode != "" { // it joins the sandbox's
 			c.NetworkMode = sandbox.detail.NetworkMode
 		}
 		p.All = append(p.All, c)

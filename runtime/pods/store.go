@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -52,6 +53,7 @@ func (c Config) withDefaults() Config {
 	def(&c.Ticker, 30*time.Second)
 	def(&c.Settle, 10*time.Millisecond)
 	def(&c.CallTimeout, 10*time.Second)
+	c.HostFS = strings.TrimSuffix(c.HostFS, "/")
 	if c.Sidecars == nil {
 		c.Sidecars = []string{"sidecar"}
 	}
