@@ -145,6 +145,9 @@ func (j *journal) put(frame []byte) (place, error) {
 
 // appendLocked writes b to the youngest segment, or to the next one if that is full.
 func (j *journal) appendLocked(b []byte) (place, error) {
+	if len(j.segments) == 0 {
+		return place{}, os.ErrClosed // of a handler that outlived its client
+	}
 	total := int64(len(b))
 	for _, s := range j.segments {
 		total += s.size

@@ -568,6 +568,16 @@ func TestTwoAgentsDoNotShareAJournal(t *testing.T) {
 	}
 }
 
+// TestAHandlerMayOutliveItsClient answers when the journal is closed already.
+func TestAHandlerMayOutliveItsClient(t *testing.T) {
+	b := openBox(t, filepath.Join(t.TempDir(), "journal.db"))
+	b.close()
+	b.record(t, 1, `{"n":1}`, time.Hour)
+	if r := b.take(t); string(r.Data) != `{"n":1}` || b.counts.journalFailures.Load() == 0 {
+		t.Errorf("got %s, %d failures", r.Data, b.counts.journalFailures.Load())
+	}
+}
+
 func TestAnUnusableFolderMeansMemory(t *testing.T) {
 	log, hook := logtest.NewNullLogger()
 	j, _, _, err := openJournal(t.Context(), filepath.Join(t.TempDir(), "missing", "journal.db"), log)
