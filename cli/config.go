@@ -24,6 +24,7 @@ type Config struct {
 	CA     register.TLSConfig
 	Proxy  register.ProxyConfig
 	Engine EngineConfig
+	Images ImagesConfig
 	Events EventsConfig
 	Node   NodeConfig
 	Logs   LogsConfig

@@ -52,7 +52,7 @@ func (k configKey) secretly(show func(string) string) configKey {
 
 // configKeys is the table of all settings, in the order of the documentation.
 func configKeys() []configKey {
-	return slices.Concat(agentKeys(), hostKeys(), connectionKeys(), engineKeys(), nodeKeys(), logKeys(), serverKeys())
+	return slices.Concat(agentKeys(), hostKeys(), connectionKeys(), engineKeys(), imageKeys(), nodeKeys(), logKeys(), serverKeys())
 }
 
 func agentKeys() []configKey {

@@ -93,7 +93,7 @@ func (a *app) root() *cobra.Command {
 	}
 	add(groupRoles, a.agentCommand(), a.serverCommand(), a.nodeCommand(), a.devCommand())
 	add(groupOperate, a.hostsCommand(), a.psCommand(), a.runCommand(), a.startCommand(), a.stopCommand(), a.restartCommand(),
-		a.rmCommand(), a.inspectCommand(), a.pullCommand(), a.flogsCommand(), a.lsCommand(), a.getCommand(), a.eventsCommand(), a.contextCommand(), a.tokenCommand())
+		a.rmCommand(), a.inspectCommand(), a.pullCommand(), a.imageCommand(), a.registryCommand(), a.flogsCommand(), a.lsCommand(), a.getCommand(), a.eventsCommand(), a.contextCommand(), a.tokenCommand())
 	add(groupTools, a.configCommand(), a.doctorCommand(), a.benchCommand(), a.healthCommand(), a.versionCommand(), a.completionCommand(root), a.manCommand(root))
 	root.SetHelpCommandGroupID(groupTools)
 	root.SetUsageTemplate(strings.TrimRight(root.UsageTemplate(), "\n") + "\n{{if not .HasParent}}\n" + exitHelp + "\n{{end}}")
