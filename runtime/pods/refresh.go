@@ -45,11 +45,9 @@ type entry struct {
 	merged  string // MergedDir below HostFS, "" if this process does not see it
 }
 
-// watch turns the notices of an engine into work, and begins again when its stream breaks.
-func (s *Store) watch(ctx context.Context, i int, e Engine) {
-	wait := retryMin
-	since := time.Now()
-	for ctx.Err() == nil {
+// watch turns the notices of an engine since a time into work, and begins again when its stream breaks.
+func (s *Store) watch(ctx context.Context, i int, e Engine, since time.Time) {
+	for wait := retryMin; ctx.Err() == nil; {
 		began := time.Now()
 		for n, err := range e.Watch(ctx, since) {
 			if err != nil {
@@ -184,6 +182,9 @@ func (s *Store) list(ctx context.Context, st *engineState) error {
 		return ctx.Err()
 	}
 	s.report(st.engine.Type(), err)
+	if err == nil { // a stream that is quiet does not say that it is well
+		s.report(st.engine.Type()+" events", nil)
+	}
 	if err != nil {
 		return fmt.Errorf("listing the containers of %s: %w", st.engine.Type(), err)
 	}

@@ -152,8 +152,9 @@ func (s *Store) Run(ctx context.Context) error {
 
 func (s *Store) run(ctx context.Context) {
 	var wait sync.WaitGroup
+	began := time.Now() // before the first list: what it does not have, the notices tell
 	for i, e := range s.cfg.Engines {
-		wait.Go(func() { s.watch(ctx, i, e) })
+		wait.Go(func() { s.watch(ctx, i, e, began) })
 	}
 	for _, src := range s.cfg.Sources {
 		wait.Go(func() { s.follow(ctx, src) })
