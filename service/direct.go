@@ -19,6 +19,11 @@ func (s *Service) Allow(ctx context.Context, a Action) error {
 	return nil
 }
 
+// AllowVerb asks the policy about an action on the host that is nothing but its verb.
+func (s *Service) AllowVerb(ctx context.Context, verb string) error {
+	return s.Allow(ctx, Action{Verb: verb})
+}
+
 // Exec runs a process as the exec path does: under the policy, in its turn, and ended with ctx.
 func (s *Service) Exec(ctx context.Context, id string, spec runtime.ExecSpec, streams runtime.Streams) error {
 	engine := capability[runtime.Execer](s.cfg.Engine)
@@ -94,11 +99,4 @@ func (s *Service) State(ctx context.Context, id string) (runtime.ContainerStatus
 // Running lists the containers that run.
 func (s *Service) Running(ctx context.Context) ([]runtime.ContainerSummary, error) {
 	return s.cfg.Engine.List(ctx, runtime.ListOptions{Running: true})
-}
-
-// ParseTime reads a time as the logs path does: RFC 3339, seconds since 1970, or how long ago.
-func ParseTime(text string) (time.Time, error) {
-	q := &query{Values: map[string][]string{"since": {text}}}
-	t := q.when("since")
-	return t, q.err
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/droverhq/drover/runtime"
+	"github.com/droverhq/drover/service/containerlog"
 )
 
 // query reads the parameters of a request and remembers the first that is wrong.
@@ -102,29 +103,13 @@ func (q *query) duration(name string, def, low, high time.Duration) time.Duratio
 	return d
 }
 
-// when reads a time: RFC 3339, seconds since the epoch with an optional fraction, or how long ago ("10m").
+// when reads a time as the logs do.
 func (q *query) when(name string) time.Time {
-	v := q.Get(name)
-	if v == "" || v == "0" {
-		return time.Time{}
-	}
-	if t, err := time.Parse(time.RFC3339Nano, v); err == nil {
-		return t
-	}
-	if d, err := time.ParseDuration(v); err == nil {
-		return time.Now().Add(-d)
-	}
-	whole, frac, _ := strings.Cut(v, ".")
-	seconds, err := strconv.ParseInt(whole, 10, 64)
-	nanos := int64(0)
-	if err == nil && frac != "" {
-		nanos, err = strconv.ParseInt((frac + "000000000")[:9], 10, 64)
-	}
-	if err != nil || nanos < 0 || seconds < 0 || seconds > math.MaxInt64/int64(time.Second) {
+	t, err := containerlog.ParseTime(q.Get(name))
+	if err != nil {
 		q.fail(name, "a time (2026-11-20T13:51:00Z), seconds since 1970, or how long ago (10m)")
-		return time.Time{}
 	}
-	return time.Unix(seconds, nanos)
+	return t
 }
 
 // streams reads which streams a viewer wants. The kubelet's names and those of the Kubernetes API are both good; whoever

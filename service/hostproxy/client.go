@@ -18,14 +18,14 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"github.com/droverhq/drover/runtime"
-	"github.com/droverhq/drover/service"
 	"github.com/droverhq/drover/service/containerlog"
 	"github.com/droverhq/drover/utils/backoff"
 )
 
-// A Node is what the door leads to; [service.Service] is one.
+// A Node is what the door leads to; the Service of package service is one.
 type Node interface {
-	Allow(ctx context.Context, a service.Action) error
+	// AllowVerb asks the policy of the host about what only this door has.
+	AllowVerb(ctx context.Context, verb string) error
 	Exec(ctx context.Context, id string, spec runtime.ExecSpec, streams runtime.Streams) error
 	Entries(ctx context.Context, id string, q containerlog.Query, yield func(tty bool, e *containerlog.Entry) error) error
 	HostSample(ctx context.Context) (runtime.Stats, error)

@@ -198,7 +198,7 @@ type stub struct {
 	execs   atomic.Int32
 }
 
-func (*stub) Allow(context.Context, service.Action) error { return nil }
+func (*stub) AllowVerb(context.Context, string) error { return nil }
 
 func (n *stub) Exec(ctx context.Context, id string, spec runtime.ExecSpec, s runtime.Streams) error {
 	n.execs.Add(1)

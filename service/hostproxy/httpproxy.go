@@ -14,8 +14,6 @@ import (
 	"strings"
 	"sync"
 	"time"
-
-	"github.com/droverhq/drover/service"
 )
 
 // A message is a piece of an HTTP exchange; the first of each side has the head.
@@ -43,7 +41,7 @@ func (c *Client) containerProxy(ctx context.Context, s *stream, u *url.URL) erro
 			return err
 		}
 	}
-	if err := c.cfg.Node.Allow(ctx, service.Action{Verb: VerbProxy}); err != nil {
+	if err := c.cfg.Node.AllowVerb(ctx, VerbProxy); err != nil {
 		return err
 	}
 	body, ok := s.in.pop()

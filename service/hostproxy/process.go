@@ -12,7 +12,6 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 
 	"github.com/droverhq/drover/runtime"
-	"github.com/droverhq/drover/service"
 	"github.com/droverhq/drover/service/containerlog"
 )
 
@@ -118,7 +117,7 @@ func (c *Client) logs(ctx context.Context, s *stream, claims jwt.MapClaims, _ st
 	if err := claim(claims, "logs", &want); err != nil {
 		return err
 	}
-	since, err := service.ParseTime(want.Since)
+	since, err := containerlog.ParseTime(want.Since)
 	if err != nil {
 		return err
 	}

@@ -13,8 +13,6 @@ import (
 	"sync"
 
 	"github.com/golang-jwt/jwt/v5"
-
-	"github.com/droverhq/drover/service"
 )
 
 const (
@@ -85,7 +83,7 @@ func (c *Client) dockerSocket(ctx context.Context, s *stream, _ jwt.MapClaims, _
 	if c.cfg.Dial == nil {
 		return errors.New("the engine's socket is not offered")
 	}
-	if err := c.cfg.Node.Allow(ctx, service.Action{Verb: VerbSocket}); err != nil {
+	if err := c.cfg.Node.AllowVerb(ctx, VerbSocket); err != nil {
 		return err
 	}
 	conn, err := c.cfg.Dial(ctx)
@@ -109,7 +107,7 @@ func (c *Client) console(ctx context.Context, s *stream, claims jwt.MapClaims, _
 	if c.cfg.Console == nil {
 		return errors.New("consoles are not offered")
 	}
-	if err := c.cfg.Node.Allow(ctx, service.Action{Verb: VerbConsole}); err != nil {
+	if err := c.cfg.Node.AllowVerb(ctx, VerbConsole); err != nil {
 		return err
 	}
 	conn, err := c.cfg.Console(ctx, want.Container)
