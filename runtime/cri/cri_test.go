@@ -28,13 +28,13 @@ func TestConformance(t *testing.T) {
 	runtimetest.Run(t, func(t *testing.T) runtime.Engine { return newEngine(t, c) }, runtimetest.Options{
 		Image: critest.Image, Prefix: "rt-cri-", Network: "host",
 		Without: map[string]string{
-			"Lifecycle/CreateStartStopRemove": "a CRI runtime starts a container once; TestLifecycle has the rest",
-			"Lifecycle/AutoRemove":            "CRI has no removal at the end; TestRefused has the refusal",
-			"Image/TagRemoveList":             "CRI gives an image no second name; TestImages has the rest",
-			"Watch/OrderAndSince":             "a CRI runtime does not remember what is gone; TestWatch has the rest",
+			"Lifecycle/CreateStartStopRemove": "a CRI runtime starts a container once; TestEngine/Lifecycle has the rest",
+			"Lifecycle/AutoRemove":            "CRI has no removal at the end; TestEngine/Refused has the refusal",
+			"Image/TagRemoveList":             "CRI gives an image no second name; TestEngine/Images has the rest",
+			"Watch/OrderAndSince":             "a CRI runtime does not remember what is gone; TestEngine/Watch has the rest",
 			"Watch/Gap":                       "the same",
-			"Attach/BeforeStart":              "a CRI runtime attaches to what runs alone; TestRefused has the refusal",
-			"Copy/Errors":                     "files are copied where a process runs; TestCopyErrors has the rest",
+			"Attach/BeforeStart":              "a CRI runtime attaches to what runs alone; TestEngine/Refused has the refusal",
+			"Copy/Errors":                     "files are copied where a process runs; TestEngine/CopyErrors has the rest",
 			"Pull/Good":                       "a CRI runtime tells nothing of layers; TestPull has the rest",
 		},
 	})

@@ -115,7 +115,7 @@ case $u in
 *[!0-9:]*) if command -v su >/dev/null; then exec su -s /bin/sh -c 'exec "$@"' "${u%%:*}" -- sh "$@"; fi ;;
 *) if command -v chpst >/dev/null; then exec chpst -u ":${u%%:*}:${u##*:}" "$@"; fi
    if setpriv --help 2>&1 | grep -q reuid; then exec setpriv --reuid="${u%%:*}" --regid="${u##*:}" --clear-groups "$@"; fi
-   if command -v start-stop-daemon >/dev/null; then
+   if command -v start-stop-daemon >/dev/null && grep -q "^[^:]*:[^:]*:${u%%:*}:" /etc/passwd; then
       exec start-stop-daemon -S -q -p /proc/none -c "${u%%:*}:${u##*:}" -x /bin/sh -- -c 'exec "$@"' sh "$@"; fi ;;
 esac
 echo "nothing in this container can run a process as user $u" >&2; exit 126`

@@ -45,9 +45,7 @@ func (e *Engine) Create(ctx context.Context, spec *runtime.ContainerSpec) (strin
 	sandbox := e.sandboxConfig(spec, name, uid)
 	sb, err := e.rt.RunPodSandbox(ctx, &criv1.RunPodSandboxRequest{Config: sandbox})
 	if err != nil {
-		err = e.fail(ctx, op, err)
-		e.sweep(uid)
-		return "", nil, err
+		return "", nil, errors.Join(e.fail(ctx, op, err), e.sweep(uid))
 	}
 	c, err := e.rt.CreateContainer(ctx, &criv1.CreateContainerRequest{
 		PodSandboxId: sb.GetPodSandboxId(), Config: containerConfig(spec, name), SandboxConfig: sandbox,
@@ -60,16 +58,18 @@ func (e *Engine) Create(ctx context.Context, spec *runtime.ContainerSpec) (strin
 }
 
 // sweep removes the sandbox that a failed start leaves behind, as containerd does without a network.
-func (e *Engine) sweep(uid string) {
+func (e *Engine) sweep(uid string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), e.cfg.CallTimeout)
 	defer cancel()
 	list, err := e.rt.ListPodSandbox(ctx, &criv1.ListPodSandboxRequest{Filter: &criv1.PodSandboxFilter{LabelSelector: map[string]string{labelSandbox: uid}}})
 	if err != nil {
-		return // it is told by the error that brought us here
+		return e.fail(ctx, "listing sandboxes", err)
 	}
+	var errs []error
 	for _, sb := range list.GetItems() {
-		_ = e.removeSandbox(sb.GetId())
+		errs = append(errs, e.removeSandbox(sb.GetId()))
 	}
+	return errors.Join(errs...)
 }
 
 // removeSandbox works on a ctx of its own: what was begun must be undone.
