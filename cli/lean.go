@@ -39,11 +39,11 @@ func keepLean(ctx context.Context) {
 			return
 		case <-timer.C:
 		}
-		if round%20 == 0 {
+		if round%60 == 0 {
 			debug.FreeOSMemory()
 		}
 		_ = releaseImage() // where the kernel does not take the advice, the pages stay
-		timer.Reset(30 * time.Second)
+		timer.Reset(10 * time.Second)
 	}
 }
 
