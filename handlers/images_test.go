@@ -187,7 +187,10 @@ func TestImagesThroughEvents(t *testing.T) {
 		ID       string
 		RepoTags []string
 		InUse    int
-	}) bool { return i.ID == made.Image.ID && slices.Equal(i.RepoTags, []string{ref}) && i.InUse == 0 }) {
+	},
+	) bool {
+		return i.ID == made.Image.ID && slices.Equal(i.RepoTags, []string{ref}) && i.InUse == 0
+	}) {
 		t.Errorf("the list has no %s", ref)
 	}
 	if got := field(t, mustServe(t, r, imageEvent(t, "image.inspect", m{"image": ref})).Data, "image", "Id"); got != made.Image.ID {
@@ -434,7 +437,10 @@ func TestPushProgressHasLayers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := &pushing{stub: newStub(), steps: []runtime.PullProgress{
 			{Status: "The push refers to repository [x]"},
-			{Layer: "a", Status: "Preparing"}, {Layer: "b", Status: "Preparing"}, {Layer: "c", Status: "Layer already exists"}, {Layer: "d", Status: "Mounted from x/y"},
+			{Layer: "a", Status: "Preparing"},
+			{Layer: "b", Status: "Preparing"},
+			{Layer: "c", Status: "Layer already exists"},
+			{Layer: "d", Status: "Mounted from x/y"},
 		}}
 		for i := range 10_000 {
 			e.steps = append(e.steps, runtime.PullProgress{Layer: []string{"a", "b"}[i%2], Status: "Pushing", Current: int64(i+1) * 100, Total: 1_000_000})

@@ -79,7 +79,9 @@ func TestImages(t *testing.T) {
 	}
 
 	id := strings.TrimSpace(u.must("run", "--name", name+"-job", ref, "/bin/sh", "-c", "echo here > /marker; sleep 600"))
-	eventually(t, "the marker", func() bool { return exec.Command("docker", "exec", id, "/bin/sh", "-c", "read x < /marker").Run() == nil })
+	eventually(t, "the marker", func() bool {
+		return exec.Command("docker", "exec", id, "/bin/sh", "-c", "read x < /marker").Run() == nil
+	})
 	u.must("image", "commit", name+"-job", patched, "--change", "ENV PATCHED=yes")
 	u.must("rm", "-f", name+"-job")
 	for _, image := range []string{ref, patched} {
