@@ -206,16 +206,16 @@ func (q *queue) nextInLine() *pending {
 
 // unpark puts in line what waits for the word of a replica that is gone, and reports whether there was anything.
 func (q *queue) unpark(replica string) bool {
-	any := false
+	found := false
 	for _, p := range q.events {
 		if p.parked == replica {
 			p.parked = ""
-			any = true
+			found = true
 			q.line = append(q.line, p)
 		}
 	}
 	slices.SortFunc(q.line, inOrder)
-	return any
+	return found
 }
 
 // connect prepares for a new socket: nothing is under way on it, and nothing is pushed before begin.

@@ -195,3 +195,28 @@ func TestEventsWaitForAnAgentOfNoReplica(t *testing.T) {
 	checkOnce(t, a, 1)
 	checkQueueEmpty(t, other.Store)
 }
+
+// A server that dies without a word: the others find out when it gives no sign of life, and then serve what was given
+// to it too.
+func TestReplicaDies(t *testing.T) {
+	one, other := two(t, hub.Timings{})
+	id := one.Register(t, "k")
+	seen(t, other, id)
+	ev := hubtest.Event(1, 1)
+	ev.ID, ev.TimeoutMillis = "given-to-the-dead", (5 * time.Minute).Milliseconds()
+	go func() { _, _ = one.Call(context.WithoutCancel(t.Context()), id, ev, nil) }()
+	hubtest.WaitFor(t, "the event to be stored", func() bool { n, err := one.Store.QueueLen(t.Context()); return err == nil && n == 1 })
+	one.Kill(t)
+	b := hubtest.StartAgent(t, hubtest.To(other), hubtest.AgentConfig{ID: id})
+	b.WaitConnected()
+	if r, err := other.Call(t.Context(), id, hubtest.Event(2, 2), nil); err != nil || string(r.Data) != `{"n":2}` {
+		t.Errorf("at once after the death: %v, %v", r, err)
+	}
+	hubtest.WaitFor(t, "the event that was given to the dead server", func() bool { return b.Runs()[ev.ID] == 1 })
+	r, err := other.Call(t.Context(), id, ev, nil)
+	if err != nil || string(r.Data) != `{"n":1}` {
+		t.Errorf("its outcome: %v, %v", r, err)
+	}
+	checkOnce(t, b, 2)
+	checkQueueEmpty(t, other.Store)
+}

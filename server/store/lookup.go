@@ -14,11 +14,6 @@ const (
 	containerByExternal = 1
 )
 
-// AgentByAccessKey returns the agent of an access key, or ErrNotFound.
-func (s *Store) AgentByAccessKey(accessKey string) (*Agent, error) {
-	return s.Agents.known(plainKey(accessKey))
-}
-
 // HostByUUID returns the host that reports itself with uuid, or ErrNotFound.
 func (s *Store) HostByUUID(uuid string) (*Host, error) {
 	return s.Hosts.known(digestKey(uuid))

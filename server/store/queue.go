@@ -82,18 +82,6 @@ func (s *Store) PutEvent(ctx context.Context, ref EventRef, deadline time.Time, 
 // errCodeStoreFailed is what the server answers when a limit of the stream is reached.
 const errCodeStoreFailed = 10077
 
-// Event returns a stored event, or ErrNotFound.
-func (s *Store) Event(ctx context.Context, ref EventRef) (QueuedEvent, error) {
-	m, err := s.events.GetLastMsgForSubject(ctx, ref.subject())
-	if errors.Is(err, jetstream.ErrMsgNotFound) || err == nil && len(m.Data) == 0 {
-		return QueuedEvent{}, fmt.Errorf("event: %w", ErrNotFound)
-	}
-	if err != nil {
-		return QueuedEvent{}, fmt.Errorf("read event: %w", err)
-	}
-	return queued(ref.Agent, m.Sequence, m.Header, m.Data), nil
-}
-
 func queued(agentID string, seq uint64, h nats.Header, data []byte) QueuedEvent {
 	q := QueuedEvent{Agent: agentID, Seq: seq, Data: data, Origin: h.Get(headerOrigin)}
 	if ms, err := strconv.ParseInt(h.Get(headerDeadline), 10, 64); err == nil {

@@ -66,12 +66,16 @@ func TestQueueKeepsOrderOverARestart(t *testing.T) {
 	if got := queuedEvents(t, s, "1a2"); len(got) != 0 {
 		t.Errorf("an agent without events gets %d", len(got))
 	}
-	q, err := s.Event(ctx, store.EventRef{Agent: "1a11", ID: "ev.with > odd * letters"})
-	if err != nil || !q.Deadline.Equal(deadline) {
-		t.Errorf("%+v, %v; want deadline %v", q, err, deadline)
-	}
-	if _, err := s.Event(ctx, store.EventRef{Agent: "1a1", ID: "ev-0"}); !errors.Is(err, store.ErrNotFound) {
-		t.Errorf("dropped event: %v, want ErrNotFound", err)
+	found := 0
+	err = s.Events(ctx, "1a11", func(q store.QueuedEvent) error {
+		found++
+		if !q.Deadline.Equal(deadline) || q.Origin != "aa" {
+			t.Errorf("%+v; want deadline %v and origin aa", q, deadline)
+		}
+		return nil
+	})
+	if err != nil || found != 1 {
+		t.Errorf("%d events with an odd id, %v; want one", found, err)
 	}
 	if err := s.PurgeEvents(ctx, "1a1"); err != nil {
 		t.Fatal(err)

@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -29,8 +30,9 @@ type Server struct {
 	Store *store.Store
 	URL   string
 
-	http *httptest.Server
-	stop func()
+	http   *httptest.Server
+	stop   func()
+	killed atomic.Bool
 }
 
 // Start runs a hub. It is stopped with the test.
@@ -56,7 +58,7 @@ func Start(tb testing.TB, cfg hub.Config) *Server {
 		cancel()
 		select {
 		case err := <-ended:
-			if err != nil {
+			if err != nil && !s.killed.Load() {
 				tb.Errorf("hub: %v", err)
 			}
 		case <-time.After(Patience):
@@ -70,6 +72,17 @@ func Start(tb testing.TB, cfg hub.Config) *Server {
 
 // Stop ends the hub and waits for it.
 func (s *Server) Stop() { s.stop() }
+
+// Kill takes the store away and cuts all sockets, so that the others see the server die: it can tell nobody, and what it
+// does from then on has no effect. Stop still has to be called; it is with the test.
+func (s *Server) Kill(tb testing.TB) {
+	tb.Helper()
+	s.killed.Store(true)
+	if err := s.Store.Close(); err != nil {
+		tb.Errorf("close store: %v", err)
+	}
+	s.http.Listener.Close() //nolint:errcheck // nobody can dial it any more, which is all that is wanted
+}
 
 func (s *Server) publish(w http.ResponseWriter, r *http.Request) {
 	var reply wire.Reply
