@@ -10,8 +10,6 @@ import (
 	"strings"
 	"testing"
 
-	criv1 "k8s.io/cri-api/pkg/apis/runtime/v1"
-
 	"github.com/droverhq/drover/runtime"
 	"github.com/droverhq/drover/runtime/cri"
 	"github.com/droverhq/drover/runtime/cri/critest"
@@ -146,15 +144,8 @@ func TestContainerd(t *testing.T) {
 		p, err := s.GetPodBySandboxId(later)
 		return err == nil && p.Name == "second" && p.MainBiz() != nil && p.MainBiz().Id == more["app"] && p.MainBiz().IsRunning()
 	})
-	rt := ctd.Client(t)
-	for _, id := range []string{sandbox, later} {
-		if _, err := rt.StopPodSandbox(t.Context(), &criv1.StopPodSandboxRequest{PodSandboxId: id}); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := rt.RemovePodSandbox(t.Context(), &criv1.RemovePodSandboxRequest{PodSandboxId: id}); err != nil {
-			t.Fatal(err)
-		}
-	}
+	ctd.RemovePod(t, sandbox)
+	ctd.RemovePod(t, later)
 	until(t, "both are gone", func() bool {
 		return !slices.ContainsFunc(s.GetAllPods(), func(p *runtime.Pod) bool { return p.Name == "first" || p.Name == "second" })
 	})

@@ -238,3 +238,17 @@ func (c *Containerd) Pod(t testing.TB, namespace, name string, containers map[st
 	}
 	return sb.GetPodSandboxId(), ids
 }
+
+// RemovePod stops and removes a sandbox with its containers.
+func (c *Containerd) RemovePod(t testing.TB, sandbox string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	rt := c.Client(t)
+	if _, err := rt.StopPodSandbox(ctx, &criv1.StopPodSandboxRequest{PodSandboxId: sandbox}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := rt.RemovePodSandbox(ctx, &criv1.RemovePodSandboxRequest{PodSandboxId: sandbox}); err != nil {
+		t.Fatal(err)
+	}
+}
