@@ -96,10 +96,6 @@ func result(err error) string {
 }
 
 func writeError(w http.ResponseWriter, r *http.Request, err error) {
-	var a answered
-	if errors.As(err, &a) {
-		return
-	}
 	status, code := classify(err)
 	writeStatus(w, r, status, code, err)
 }

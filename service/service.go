@@ -186,7 +186,8 @@ func (s *Service) handle(pattern, verb string, h func(http.ResponseWriter, *http
 		if s.cfg.Observe != nil {
 			s.cfg.Observe(verb, result(err), time.Since(started))
 		}
-		if err == nil {
+		var told answered
+		if err == nil || errors.As(err, &told) {
 			return
 		}
 		if r.Context().Err() == nil {
