@@ -31,8 +31,6 @@ func discard() *logrus.Logger {
 type box struct {
 	*outbox
 	counts *counters
-	path   string
-	done   sync.WaitGroup
 }
 
 func openBox(t *testing.T, path string) *box {

@@ -50,8 +50,13 @@ func (t Timings) withDefaults() Timings {
 		v   *time.Duration
 		def time.Duration
 	}{
-		{&t.Ping, 5 * time.Second}, {&t.PingTimeout, 15 * time.Second}, {&t.DisconnectAfter, 180 * time.Second},
-		{&t.Hold, 2 * time.Second}, {&t.CallTimeout, 45 * time.Second}, {&t.Probe, 2 * time.Second}, {&t.Write, 10 * time.Second},
+		{&t.Ping, 5 * time.Second},
+		{&t.PingTimeout, 15 * time.Second},
+		{&t.DisconnectAfter, 180 * time.Second},
+		{&t.Hold, 2 * time.Second},
+		{&t.CallTimeout, 45 * time.Second},
+		{&t.Probe, 2 * time.Second},
+		{&t.Write, 10 * time.Second},
 	} {
 		if *d.v <= 0 {
 			*d.v = d.def

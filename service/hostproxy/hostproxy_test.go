@@ -332,7 +332,8 @@ func TestEveryPathAsksForItsToken(t *testing.T) {
 	// A good token without the claim, or with one of another shape: it crashed the original.
 	for _, path := range []string{"exec/", "logs/", "hoststats", "containerstats", "containerstats/x", "console/"} {
 		for _, claims := range []jwt.MapClaims{
-			{}, {"exec": "x", "logs": 3, "resourceId": []int{1}, "containerIds": "x", "console": true},
+			{},
+			{"exec": "x", "logs": 3, "resourceId": []int{1}, "containerIds": "x", "console": true},
 			{"exec": nil, "console": map[string]any{"container": "../../etc"}, "containerIds": map[string]int{"x": 1}},
 		} {
 			n++

@@ -104,6 +104,7 @@ func Upgradable(r *http.Request) bool {
 }
 
 func isSPDY(upgrade string) bool { return strings.EqualFold(strings.TrimSpace(upgrade), "SPDY/3.1") }
+
 func isWebSocket(upgrade string) bool {
 	return strings.EqualFold(strings.TrimSpace(upgrade), "websocket")
 }
