@@ -80,6 +80,7 @@ type Session struct {
 	ctx      context.Context //nolint:containedctx // it is what the session tells
 	cancel   context.CancelCauseFunc
 	linger   time.Duration
+	calm     func() bool // takes the deadline at the end of ctx back
 	workers  sync.WaitGroup
 }
 
@@ -130,7 +131,7 @@ func Accept(w http.ResponseWriter, r *http.Request, opts Options) (*Session, err
 		return nil, err
 	}
 	// Whoever blocks in a Write learns that nobody waits for it any more.
-	context.AfterFunc(ctx, func() { s.link.deadline(lastWords) })
+	s.calm = context.AfterFunc(ctx, func() { s.link.deadline(lastWords) })
 	s.workers.Go(func() {
 		select {
 		case <-s.link.closed():
@@ -168,6 +169,7 @@ func (s *Session) Finish(err error) {
 		}
 		wait.Stop()
 	}
+	s.calm()
 	s.link.close()
 	s.cancel(ErrGone)
 	s.workers.Wait()

@@ -48,6 +48,7 @@ type wsLink struct {
 	gone   chan struct{}
 	once   sync.Once    // closes gone
 	by     atomic.Int64 // when writes must be done, ns since the epoch; 0 is never
+	late   atomic.Pointer[time.Timer]
 
 	mu    sync.Mutex // one writer at a time
 	idle  bool       // nothing was written since the last tick
@@ -272,11 +273,16 @@ func (l *wsLink) deadline(d time.Duration) {
 	l.by.Store(by.UnixNano())
 	// Of the write under way; gorilla sets that of each that begins, perhaps at this moment to none: look again then.
 	_ = l.ws.NetConn().SetWriteDeadline(by)
-	time.AfterFunc(d, func() {
-		if now := time.Now(); now.UnixNano() >= l.by.Load() {
-			_ = l.ws.NetConn().SetWriteDeadline(now)
-		}
-	})
+	t := time.AfterFunc(d, func() { _ = l.ws.NetConn().SetWriteDeadline(time.Now()) })
+	if old := l.late.Swap(t); old != nil {
+		old.Stop()
+	}
 }
 
-func (l *wsLink) close() { _ = l.ws.Close() }
+func (l *wsLink) close() {
+	_ = l.ws.Close()
+	// A timer that is left keeps the session's buffers for as long as it runs.
+	if t := l.late.Swap(nil); t != nil {
+		t.Stop()
+	}
+}
