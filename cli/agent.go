@@ -125,8 +125,9 @@ type agentOptions struct {
 // runAgent is the composition of an agent. It blocks until ctx ends and the work in progress is done, or until the
 // server refuses the host for good.
 func (a *app) runAgent(ctx context.Context, cfg *Config, o agentOptions) error {
+	adjust := func() {}
 	if o.lean {
-		tuneMemory(a.env.Getenv)
+		adjust = tuneMemory(a.env.Getenv)
 	}
 	engine, err := newEngine(&cfg.Engine, cfg.Events.Workers)
 	if err != nil {
@@ -163,7 +164,7 @@ func (a *app) runAgent(ctx context.Context, cfg *Config, o agentOptions) error {
 	o.notify.send("READY=1\nSTATUS=registering")
 	group.Go(func() error { o.notify.run(bg, func() bool { return true }); return nil })
 	if o.lean {
-		group.Go(func() error { keepLean(bg); return nil })
+		group.Go(func() error { keepLean(bg, adjust); return nil })
 	}
 
 	rc := cfg.Register(o.log)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"runtime/debug"
+	"runtime/metrics"
 	"strconv"
 	"strings"
 	"syscall"
@@ -13,24 +14,38 @@ import (
 )
 
 // The garbage collector of an agent: its live heap is a few MB, so a smaller growth factor costs little and halves the
-// rest, and the limit makes it work harder before a burst grows the process. GOGC and GOMEMLIMIT win.
+// rest, and the limit makes it work harder before a burst grows the process. The limit grows with what is really live,
+// so that a host with many containers does not collect without end. GOGC and GOMEMLIMIT win.
 const (
 	agentGCPercent   = 50
-	agentMemoryLimit = 64 << 20
+	agentMemoryLimit = 24 << 20
+	agentLimitFactor = 4 // of the live heap
 )
 
-func tuneMemory(getenv func(string) string) {
+// tuneMemory returns what keeps the limit in step from time to time.
+func tuneMemory(getenv func(string) string) (adjust func()) {
 	if getenv("GOGC") == "" {
 		debug.SetGCPercent(agentGCPercent)
 	}
-	if getenv("GOMEMLIMIT") == "" {
-		debug.SetMemoryLimit(agentMemoryLimit)
+	if getenv("GOMEMLIMIT") != "" {
+		return func() {}
+	}
+	debug.SetMemoryLimit(agentMemoryLimit)
+	return growLimit
+}
+
+// growLimit sets the limit by the live heap of the last collection.
+func growLimit() {
+	live := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
+	metrics.Read(live)
+	if live[0].Value.Kind() == metrics.KindUint64 {
+		debug.SetMemoryLimit(max(agentMemoryLimit, agentLimitFactor*int64(live[0].Value.Uint64())))
 	}
 }
 
 // keepLean gives memory back to the system that a long-running role does not use: a moment after the start what starting
-// took, and from time to time what a burst took. See releaseImage for the larger part of both.
-func keepLean(ctx context.Context) {
+// took, and from time to time what a burst took. See releaseImage for the larger part of both. adjust runs with it.
+func keepLean(ctx context.Context, adjust func()) {
 	timer := time.NewTimer(3 * time.Second)
 	defer timer.Stop()
 	for round := 0; ; round++ {
@@ -39,6 +54,7 @@ func keepLean(ctx context.Context) {
 			return
 		case <-timer.C:
 		}
+		adjust()
 		if round%60 == 0 {
 			debug.FreeOSMemory()
 		}

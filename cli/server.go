@@ -131,7 +131,7 @@ func (a *app) runServer(ctx context.Context, cfg *Config, o *serverFlags) error 
 	go func() { ended <- srv.Run(ctx) }()
 	var beside sync.WaitGroup
 	beside.Go(func() { notify.run(ctx, func() bool { return srv.URL() != "" }) })
-	beside.Go(func() { keepLean(ctx) })
+	beside.Go(func() { keepLean(ctx, func() {}) })
 	defer func() { cancel(); beside.Wait() }()
 
 	select {
