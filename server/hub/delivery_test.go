@@ -121,7 +121,7 @@ func burstWithCuts(t *testing.T, timings hub.Timings, n int) {
 			select {
 			case <-stop:
 				return
-			case <-time.After(250 * time.Millisecond):
+			case <-time.After(500 * time.Millisecond):
 				a.Cut()
 			}
 		}
