@@ -21,6 +21,8 @@ func newNotifier(getenv func(string) string) *notifier {
 	return n
 }
 
+const notifyWait = 100 * time.Millisecond
+
 // send passes one state on. A service manager that does not listen must not hurt the service.
 func (n *notifier) send(state string) {
 	if n.socket == "" {
@@ -35,7 +37,10 @@ func (n *notifier) send(state string) {
 		return
 	}
 	defer conn.Close()
-	_, _ = conn.Write([]byte(state))
+	// A manager that has stopped reading leaves its queue full, and a write would wait for it.
+	if conn.SetWriteDeadline(time.Now().Add(notifyWait)) == nil {
+		_, _ = conn.Write([]byte(state))
+	}
 }
 
 // run sends a sign of life twice each watchdog interval as long as alive says so, until ctx ends.
