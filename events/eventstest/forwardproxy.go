@@ -78,13 +78,18 @@ func NewHTTPProxy(tb testing.TB, user, password string) *ForwardProxy {
 			http.Error(w, err.Error(), http.StatusBadGateway)
 			return
 		}
+		tunnels.Add(1) // before the server forgets the connection: its Close must come first for Wait
 		client, _, err := w.(http.Hijacker).Hijack()
 		if err != nil {
+			tunnels.Done()
 			_ = up.Close()
 			return
 		}
 		_, _ = io.WriteString(client, "HTTP/1.1 200 Connection established\r\n\r\n")
-		tunnels.Go(func() { splice(client, up) })
+		go func() {
+			defer tunnels.Done()
+			splice(client, up)
+		}()
 	}))
 	tb.Cleanup(func() { srv.Close(); transport.CloseIdleConnections(); tunnels.Wait() })
 	p.url, _ = url.Parse(srv.URL)

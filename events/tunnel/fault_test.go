@@ -129,6 +129,8 @@ func TestBlackHoleIsNoticed(t *testing.T) {
 	l := newLink(t, r.http.Listener.Addr().String())
 	c := agent(t, Config{URL: l.url(), Options: brisk(), Handler: http.NotFoundHandler()})
 	s := r.session(t)
+	// The server has a session before the agent has read the answer to its upgrade.
+	eventually(t, "the agent is connected", func() bool { return c.Status().State == Connected })
 	l.hole.Store(true)
 	start := time.Now()
 	select {
