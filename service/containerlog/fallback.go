@@ -11,7 +11,8 @@ import (
 	"github.com/droverhq/drover/runtime"
 )
 
-// fallback reads through the engine, as lines with their times.
+// fallback reads through the engine, as lines with their times. A cursor is no more than a time here: a line that the
+// engine wrote down after one of the other stream with a later time is passed over.
 func (r *Reader) fallback(ctx context.Context, id string, src source, p *pipeline) error {
 	if r.cfg.Fallback == nil {
 		return fmt.Errorf("logs of %s: driver %q: %w: %w", id, src.status.LogDriver, runtime.ErrUnsupported, errNoFile)
