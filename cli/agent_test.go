@@ -257,6 +257,36 @@ func TestSystemdIsTold(t *testing.T) {
 	}
 }
 
+// TestSystemdThatDoesNotRead must not hold the agent: the queue of its socket is short.
+func TestSystemdThatDoesNotRead(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "notify")
+	l, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: socket, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	n := &notifier{socket: socket, watchdog: 2 * time.Millisecond}
+	ctx, cancel := context.WithCancel(t.Context())
+	beats, ended := make(chan struct{}, 1<<16), make(chan struct{})
+	go func() {
+		defer close(ended)
+		n.run(ctx, func() bool { beats <- struct{}{}; return true })
+	}()
+	for range 50 { // far more than the queue takes
+		select {
+		case <-beats:
+		case <-time.After(patience):
+			t.Fatal("the watchdog is stuck in a send")
+		}
+	}
+	cancel()
+	select {
+	case <-ended:
+	case <-time.After(patience):
+		t.Fatal("it does not end")
+	}
+}
+
 func TestSelfContainer(t *testing.T) {
 	id := strings.Repeat("0a", 32)
 	inside := fstest.MapFS{"proc/self/mountinfo": &fstest.MapFile{Data: []byte(
