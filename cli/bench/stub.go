@@ -35,7 +35,7 @@ type stub struct {
 
 type call struct {
 	sent time.Time
-	done chan time.Duration // capacity 1
+	done chan time.Duration // capacity 1; -1 is an error reply
 }
 
 // A session is one subscribed agent.
@@ -194,7 +194,8 @@ func (s *stub) publish(w http.ResponseWriter, r *http.Request) {
 func (s *stub) note(frame []byte) (id string, final, ping bool) {
 	now := time.Now()
 	id = between(frame, `"previousIds":["`, `"`)
-	final = between(frame, `"transitioning":"`, `"`) != "yes"
+	transitioning := between(frame, `"transitioning":"`, `"`)
+	final = transitioning != "yes"
 	ping = len(id) > 0 && id[0] == 'p'
 	if id == "" || !final {
 		return id, final, ping
@@ -208,7 +209,11 @@ func (s *stub) note(frame []byte) (id string, final, ping bool) {
 	}
 	s.mu.Unlock()
 	if c != nil {
-		c.done <- now.Sub(c.sent)
+		took := now.Sub(c.sent)
+		if transitioning == "error" {
+			took = -1
+		}
+		c.done <- took
 	}
 	return id, final, ping
 }
@@ -278,6 +283,9 @@ func (s *stub) call(ctx context.Context, se *session, id string, frame []byte) (
 	}
 	select {
 	case d := <-c.done:
+		if d < 0 {
+			return 0, fmt.Errorf("event %s was answered with an error", id)
+		}
 		return d, nil
 	case <-se.gone:
 		return 0, errors.New("the agent went away")
