@@ -271,7 +271,7 @@ func (n *node) processes(id, mark string) int {
 	}
 	count := 0
 	for _, row := range rows {
-		if strings.Contains(strings.Join(row, " "), mark) {
+		if strings.Contains(strings.Join(row[1:], " "), mark) { // a pid may hold the mark too
 			count++
 		}
 	}
