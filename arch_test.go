@@ -68,6 +68,11 @@ var layers = []struct {
 		why:        "streams see the vocabulary, never an engine",
 	},
 	{
+		folder: "service/streamclient", may: []string{"runtime", "service", "service/*", "utils/*"},
+		mayInTests: []string{"events/tunnel", "events/eventstest", "runtime/fake", "runtime/docker"},
+		why:        "the other end of the streams shares their types with the service",
+	},
+	{
 		folder: "server", may: []string{"events/wire", "events/tunnel", "server/*", "utils/*"},
 		mayInTests: []string{"events", "events/*", "register", "web"},
 		why:        "the control server speaks frames and knows nothing of what runs on a host",
