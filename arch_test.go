@@ -58,13 +58,13 @@ var layers = []struct {
 		why: "a handler sees the vocabulary, never an engine",
 	},
 	{
-		folder: "handlers", may: []string{"events", "events/wire", "runtime", "hostinfo", "handlers/*", "utils/*"},
+		folder: "handlers", may: []string{"events", "events/wire", "runtime", "runtime/pods", "hostinfo", "handlers/*", "utils/*"},
 		mayInTests: []string{"runtime/fake", "runtime/docker"},
 		why:        "a handler sees the vocabulary, never an engine",
 	},
 	{
-		folder: "service", may: []string{"events/tunnel", "runtime", "service/*", "utils/*"},
-		mayInTests: []string{"runtime/fake", "runtime/docker", "runtime/cri"},
+		folder: "service", may: []string{"events/tunnel", "runtime", "runtime/pods", "service/*", "utils/*"},
+		mayInTests: []string{"runtime/fake", "runtime/docker", "runtime/cri", "runtime/cri/*"},
 		why:        "streams see the vocabulary, never an engine",
 	},
 	{

@@ -2,14 +2,12 @@ package cli
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
 	"os"
 	"path/filepath"
 	goruntime "runtime"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -24,7 +22,6 @@ import (
 	"github.com/droverhq/drover/ping"
 	"github.com/droverhq/drover/register"
 	"github.com/droverhq/drover/runtime"
-	"github.com/droverhq/drover/runtime/docker"
 	"github.com/droverhq/drover/utils/backoff"
 )
 
@@ -93,7 +90,7 @@ SIGTERM ends the agent once the work in progress is done (--drain); containers r
 func agentFlags() []string {
 	return []string{
 		"url", "ca-checksum", "ca-file", "insecure", "proxy", "state-dir", "agent-ip", "hostname", "labels",
-		"docker-sock", "rootfs", "workers", "drain", "health-listen",
+		"engine", "docker-sock", "cri-sock", "rootfs", "workers", "drain", "health-listen",
 	}
 }
 
@@ -129,7 +126,7 @@ func (a *app) runAgent(ctx context.Context, cfg *Config, o agentOptions) error {
 	if o.lean {
 		adjust = tuneMemory(a.env.Getenv)
 	}
-	engine, err := newEngine(&cfg.Engine, cfg.Events.Workers)
+	engine, err := newEngine(ctx, cfg, o.log)
 	if err != nil {
 		return withExit(ExitConfig, err)
 	}
@@ -215,7 +212,7 @@ func joinExit(err error) error {
 }
 
 // session is the agent with one set of credentials. It ends when ctx does or the server refuses them.
-func (a *app) session(ctx context.Context, cfg *Config, joined *register.Result, engine *docker.Engine, health *observe.Server,
+func (a *app) session(ctx context.Context, cfg *Config, joined *register.Result, engine runtime.Engine, health *observe.Server,
 	state *atomic.Pointer[observe.Sources], o agentOptions,
 ) error {
 	log, host := o.log, &cfg.Agent
@@ -317,20 +314,6 @@ func announce(n *notifier, server string, s events.Status) {
 	case events.StateDraining:
 		n.send("STOPPING=1")
 	}
-}
-
-func newEngine(cfg *EngineConfig, workers int) (*docker.Engine, error) {
-	if cfg.Kind == "cri" {
-		return nil, errors.New("app.engine: cri serves the doors of a node alone; an agent drives dockerd")
-	}
-	var tc *tls.Config
-	if cfg.DockerCertPath != "" && strings.HasPrefix(cfg.DockerHost, "tcp") || cfg.DockerTLSVerify {
-		var err error
-		if tc, err = engineTLS(cfg); err != nil {
-			return nil, err
-		}
-	}
-	return docker.New(docker.Config{Host: cfg.DockerHost, TLS: tc, APIVersion: cfg.DockerAPIVersion, Workers: workers})
 }
 
 func firstOf(values ...string) string {

@@ -160,7 +160,7 @@ func TestAgentExitCodes(t *testing.T) {
 		"nothing to join":      {nil, []string{"agent"}, ExitConfig, "no registration URL"},
 		"a wrong setting":      {map[string]string{"DROVER_WORKERS": "many"}, []string{"agent"}, ExitConfig, "DROVER_WORKERS"},
 		"two URLs":             {nil, []string{"agent", "http://a", "--url", "http://b"}, ExitUsage, "twice"},
-		"an unknown engine":    {map[string]string{"DROVER_ENGINE": "cri"}, []string{"agent"}, ExitConfig, "drives dockerd"},
+		"an unknown engine":    {map[string]string{"DROVER_ENGINE": "podman"}, []string{"agent"}, ExitConfig, "auto, docker, cri"},
 		"TLS without its keys": {map[string]string{"DOCKER_TLS_VERIFY": "1"}, []string{"agent"}, ExitConfig, "DOCKER_CERT_PATH"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -89,12 +89,12 @@ type AgentConfig struct {
 
 // EngineConfig says which container engine the agent drives.
 type EngineConfig struct {
-	Kind             string // auto, docker or cri
-	DockerHost       string // unix:///..., tcp://host:port; DOCKER_HOST
-	DockerCertPath   string // DOCKER_CERT_PATH
-	DockerTLSVerify  bool   // DOCKER_TLS_VERIFY: set to anything
-	DockerAPIVersion string // DOCKER_API_VERSION; "" is negotiated
-	CRISocket        string // unix:///...; "" is looked for
+	Kind             string   // auto, docker or cri
+	DockerHost       string   // unix:///..., tcp://host:port; DOCKER_HOST
+	DockerCertPath   string   // DOCKER_CERT_PATH
+	DockerTLSVerify  bool     // DOCKER_TLS_VERIFY: set to anything
+	DockerAPIVersion string   // DOCKER_API_VERSION; "" is negotiated
+	CRISockets       []string // unix:///...; none: looked for
 }
 
 // EventsConfig bounds the work on events.

@@ -190,8 +190,8 @@ func engineKeys() []configKey {
 			func(c *Config, s string) error { c.Engine.DockerTLSVerify = s != ""; return nil }).vars("DOCKER_TLS_VERIFY"),
 		key("app.docker.api-version", "empty: negotiated",
 			text(func(c *Config) *string { return &c.Engine.DockerAPIVersion })).vars("DOCKER_API_VERSION"),
-		key("app.cri.sock", "CRI runtime; empty: looked for",
-			endpoint(func(c *Config) *string { return &c.Engine.CRISocket }, "unix")).vars("DROVER_CRI_SOCK", "CONTAINER_RUNTIME_ENDPOINT").flagged("cri-sock"),
+		key("app.cri.sock", "CRI runtimes; empty: looked for",
+			endpoints(func(c *Config) *[]string { return &c.Engine.CRISockets }, "unix")).vars("DROVER_CRI_SOCK", "CONTAINER_RUNTIME_ENDPOINT").flagged("cri-sock").of(kindList),
 	}
 }
 

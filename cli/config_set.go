@@ -85,6 +85,23 @@ func endpoint(f func(*Config) *string, schemes ...string) func(*Config, string) 
 	}
 }
 
+// endpoints takes a list of what endpoint takes.
+func endpoints(f func(*Config) *[]string, schemes ...string) func(*Config, string) error {
+	split := list(f)
+	return func(c *Config, s string) error {
+		if err := split(c, s); err != nil {
+			return err
+		}
+		all := *f(c)
+		for i := range all {
+			if err := endpoint(func(*Config) *string { return &all[i] }, schemes...)(c, all[i]); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+}
+
 // listen takes host:port, :port, or "-" for none.
 func listen(f func(*Config) *string) func(*Config, string) error {
 	return func(c *Config, s string) error {

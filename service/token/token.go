@@ -1,8 +1,11 @@
 package token
 
 import (
+	"crypto/ed25519"
+	"crypto/x509"
 	"encoding/base64"
 	"encoding/hex"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
@@ -31,6 +34,12 @@ const (
 	VerbStdin  = "stdin"  // append to stdin files
 	VerbExec   = "exec"   // run a command in a container
 	VerbAttach = "attach" // attach to a container
+
+	VerbForward = "forward" // reach a port of a pod
+	VerbPods    = "pods"    // read the pod map and the facts of containers
+	VerbLimits  = "limits"  // change the limits of a container
+	VerbPrestop = "prestop" // leave what is to run before a pod ends
+	VerbStreams = "streams" // what else the node serves of a container: its logs, files, figures
 )
 
 // AnyHost as [Claims.Host] allows every host that knows the key.
@@ -44,12 +53,20 @@ type Claims struct {
 	Host      string   // name or uuid of the host, or AnyHost; required
 	Verbs     []string // required
 	User      string   // who asks, for the audit
-	Container string   // the only container that the token is for; "" is any
-	Pod       string   // the only pod; "" is any
-	// Commands is the policy for what may be executed: the first words that are allowed; nil is anything.
+	Container string   // the only container that the token is for: its id, or its name in Pod; "" is any
+	Pod       string   // the only pod, "namespace/name"; "" is any
+	// Commands is the policy for what may be executed: each holds the first words of commands that are allowed,
+	// separated by spaces; nil is anything.
 	Commands []string
-	Expires  time.Time // set by Check; Sign sets it from its life
+	// RunAs are the users that a command may be run as, beside the container's own; AnyUser is all.
+	RunAs []string
+	// Privileged allows commands with all capabilities.
+	Privileged bool
+	Expires    time.Time // set by Check; Sign sets it from its life
 }
+
+// AnyUser in [Claims.RunAs] allows every user.
+const AnyUser = "*"
 
 // Allows tells whether the token is for verb.
 func (c *Claims) Allows(verb string) bool { return slices.Contains(c.Verbs, verb) }
@@ -62,11 +79,16 @@ type payload struct {
 	Container string   `json:"container,omitempty"`
 	Pod       string   `json:"pod,omitempty"`
 	Commands  []string `json:"commands,omitempty"`
+
+	RunAs      []string `json:"runAs,omitempty"`
+	Privileged bool     `json:"privileged,omitempty"`
 }
 
-// A Key signs and checks tokens.
+// A Key signs and checks tokens, or only checks them if it is the public half of an Ed25519 key.
 type Key struct {
-	secret []byte
+	method jwt.SigningMethod
+	sign   any // nil where only the public half is known
+	check  any
 	now    func() time.Time
 }
 
@@ -78,11 +100,39 @@ func NewKey(secret []byte, now func() time.Time) (*Key, error) {
 	if now == nil {
 		now = time.Now
 	}
-	return &Key{secret: slices.Clone(secret), now: now}, nil
+	secret = slices.Clone(secret)
+	return &Key{method: jwt.SigningMethodHS256, sign: secret, check: secret, now: now}, nil
 }
 
-// ReadKey reads a key from a file that only its owner may read: at least 32 bytes in hex or base64, as
-// "openssl rand -hex 32" writes them.
+// NewEd25519 returns a key that signs. now may be nil.
+func NewEd25519(private ed25519.PrivateKey, now func() time.Time) (*Key, error) {
+	if len(private) != ed25519.PrivateKeySize {
+		return nil, fmt.Errorf("token key: an Ed25519 key of %d bytes", len(private))
+	}
+	k, err := NewEd25519Public(private.Public().(ed25519.PublicKey), now)
+	if err == nil {
+		k.sign = private
+	}
+	return k, err
+}
+
+// NewEd25519Public returns a key that only checks. now may be nil.
+func NewEd25519Public(public ed25519.PublicKey, now func() time.Time) (*Key, error) {
+	if len(public) != ed25519.PublicKeySize {
+		return nil, fmt.Errorf("token key: an Ed25519 key of %d bytes", len(public))
+	}
+	if now == nil {
+		now = time.Now
+	}
+	return &Key{method: jwt.SigningMethodEdDSA, check: public, now: now}, nil
+}
+
+// CanSign tells whether the key makes tokens.
+func (k *Key) CanSign() bool { return k.sign != nil }
+
+// ReadKey reads a key from a file: at least 32 bytes in hex or base64, as "openssl rand -hex 32" writes them, or an
+// Ed25519 key in PEM, as "openssl genpkey -algorithm ed25519" and "openssl pkey -pubout" write them. Whatever can sign
+// must be readable by its owner alone.
 func ReadKey(name string) (*Key, error) {
 	f, err := os.Open(name)
 	if err != nil {
@@ -96,18 +146,48 @@ func ReadKey(name string) (*Key, error) {
 	if !fi.Mode().IsRegular() || fi.Size() > MaxSize {
 		return nil, fmt.Errorf("token key: %s is no key file", name)
 	}
-	if fi.Mode().Perm()&0o077 != 0 {
-		return nil, fmt.Errorf("token key: others can read %s (%s): chmod 600", name, fi.Mode().Perm())
-	}
 	text, err := io.ReadAll(io.LimitReader(f, MaxSize))
 	if err != nil {
 		return nil, fmt.Errorf("token key: %w", err)
 	}
-	secret, err := decodeKey(strings.TrimSpace(string(text)))
+	k, err := parseKey(text)
 	if err != nil {
 		return nil, fmt.Errorf("token key: %s: %w", name, err)
 	}
-	return NewKey(secret, nil)
+	if k.CanSign() && fi.Mode().Perm()&0o077 != 0 {
+		return nil, fmt.Errorf("token key: others can read %s (%s): chmod 600", name, fi.Mode().Perm())
+	}
+	return k, nil
+}
+
+func parseKey(text []byte) (*Key, error) {
+	block, _ := pem.Decode(text)
+	if block == nil {
+		secret, err := decodeKey(strings.TrimSpace(string(text)))
+		if err != nil {
+			return nil, err
+		}
+		return NewKey(secret, nil)
+	}
+	switch block.Type {
+	case "PRIVATE KEY":
+		key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+		if err != nil {
+			return nil, errors.New("the private key cannot be parsed")
+		}
+		if private, ok := key.(ed25519.PrivateKey); ok {
+			return NewEd25519(private, nil)
+		}
+	case "PUBLIC KEY":
+		key, err := x509.ParsePKIXPublicKey(block.Bytes)
+		if err != nil {
+			return nil, errors.New("the public key cannot be parsed")
+		}
+		if public, ok := key.(ed25519.PublicKey); ok {
+			return NewEd25519Public(public, nil)
+		}
+	}
+	return nil, fmt.Errorf("a PEM block %.40q that is no Ed25519 key", block.Type)
 }
 
 func decodeKey(text string) ([]byte, error) {
@@ -128,11 +208,16 @@ func (k *Key) Sign(c Claims, life time.Duration) (string, error) {
 	if life <= 0 || life > MaxLife {
 		return "", fmt.Errorf("token: a life of %s: want at most %s", life, MaxLife)
 	}
+	if !k.CanSign() {
+		return "", errors.New("token: a public key checks tokens and makes none")
+	}
 	now := k.now()
-	p := payload{Host: c.Host, Verbs: c.Verbs, Container: c.Container, Pod: c.Pod, Commands: c.Commands}
+	p := payload{
+		Host: c.Host, Verbs: c.Verbs, Container: c.Container, Pod: c.Pod, Commands: c.Commands, RunAs: c.RunAs, Privileged: c.Privileged,
+	}
 	p.Subject = c.User
 	p.IssuedAt, p.ExpiresAt = jwt.NewNumericDate(now), jwt.NewNumericDate(now.Add(life))
-	return jwt.NewWithClaims(jwt.SigningMethodHS256, &p).SignedString(k.secret)
+	return jwt.NewWithClaims(k.method, &p).SignedString(k.sign)
 }
 
 // Check returns what a token says, if it is signed with the key, is valid now, lives no longer than MaxLife and is for
@@ -143,8 +228,8 @@ func (k *Key) Check(token string, hosts ...string) (*Claims, error) {
 	}
 	var p payload
 	// The library compares signatures in constant time, and only this one method is taken.
-	_, err := jwt.ParseWithClaims(token, &p, func(*jwt.Token) (any, error) { return k.secret, nil },
-		jwt.WithValidMethods([]string{jwt.SigningMethodHS256.Alg()}), jwt.WithExpirationRequired(), jwt.WithIssuedAt(),
+	_, err := jwt.ParseWithClaims(token, &p, func(*jwt.Token) (any, error) { return k.check, nil },
+		jwt.WithValidMethods([]string{k.method.Alg()}), jwt.WithExpirationRequired(), jwt.WithIssuedAt(),
 		jwt.WithLeeway(Skew), jwt.WithTimeFunc(k.now), jwt.WithStrictDecoding())
 	switch {
 	case err != nil:
@@ -156,6 +241,6 @@ func (k *Key) Check(token string, hosts ...string) (*Claims, error) {
 	}
 	return &Claims{
 		Host: p.Host, Verbs: p.Verbs, User: p.Subject, Container: p.Container, Pod: p.Pod, Commands: p.Commands,
-		Expires: p.ExpiresAt.Time,
+		RunAs: p.RunAs, Privileged: p.Privileged, Expires: p.ExpiresAt.Time,
 	}, nil
 }

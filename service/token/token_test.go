@@ -2,7 +2,12 @@ package token
 
 import (
 	"bytes"
+	"crypto/ed25519"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
 	"encoding/base64"
+	"encoding/pem"
 	"errors"
 	"net/http"
 	"os"
@@ -67,15 +72,15 @@ func TestWhatIsRefused(t *testing.T) {
 		"changed claims":   parts[0] + "." + base64.RawURLEncoding.EncodeToString([]byte(`{"host":"*","verbs":["exec"],"iat":1,"exp":9999999999}`)) + "." + parts[2],
 		"too long":         good + strings.Repeat("A", MaxSize),
 		"another key":      signed(jwt.SigningMethodHS256, bytes.Repeat([]byte{2}, MinKey), full(func(jwt.MapClaims) {})),
-		"another method":   signed(jwt.SigningMethodHS512, k.secret, full(func(jwt.MapClaims) {})),
+		"another method":   signed(jwt.SigningMethodHS512, k.check, full(func(jwt.MapClaims) {})),
 		"method none":      signed(jwt.SigningMethodNone, jwt.UnsafeAllowNoneSignatureType, full(func(jwt.MapClaims) {})),
-		"no expiry":        signed(jwt.SigningMethodHS256, k.secret, full(func(c jwt.MapClaims) { delete(c, "exp") })),
-		"no time of issue": signed(jwt.SigningMethodHS256, k.secret, full(func(c jwt.MapClaims) { delete(c, "iat") })),
-		"lives for ever":   signed(jwt.SigningMethodHS256, k.secret, full(func(c jwt.MapClaims) { c["exp"] = at(16 * time.Minute) })),
-		"from the future":  signed(jwt.SigningMethodHS256, k.secret, full(func(c jwt.MapClaims) { c["iat"], c["exp"] = at(2*time.Minute), at(3*time.Minute) })),
-		"expired":          signed(jwt.SigningMethodHS256, k.secret, full(func(c jwt.MapClaims) { c["iat"], c["exp"] = at(-10*time.Minute), at(-2*time.Minute) })),
-		"no host":          signed(jwt.SigningMethodHS256, k.secret, full(func(c jwt.MapClaims) { delete(c, "host") })),
-		"another host":     signed(jwt.SigningMethodHS256, k.secret, full(func(c jwt.MapClaims) { c["host"] = "n2" })),
+		"no expiry":        signed(jwt.SigningMethodHS256, k.check, full(func(c jwt.MapClaims) { delete(c, "exp") })),
+		"no time of issue": signed(jwt.SigningMethodHS256, k.check, full(func(c jwt.MapClaims) { delete(c, "iat") })),
+		"lives for ever":   signed(jwt.SigningMethodHS256, k.check, full(func(c jwt.MapClaims) { c["exp"] = at(16 * time.Minute) })),
+		"from the future":  signed(jwt.SigningMethodHS256, k.check, full(func(c jwt.MapClaims) { c["iat"], c["exp"] = at(2*time.Minute), at(3*time.Minute) })),
+		"expired":          signed(jwt.SigningMethodHS256, k.check, full(func(c jwt.MapClaims) { c["iat"], c["exp"] = at(-10*time.Minute), at(-2*time.Minute) })),
+		"no host":          signed(jwt.SigningMethodHS256, k.check, full(func(c jwt.MapClaims) { delete(c, "host") })),
+		"another host":     signed(jwt.SigningMethodHS256, k.check, full(func(c jwt.MapClaims) { c["host"] = "n2" })),
 	} {
 		if c, err := k.Check(text, "n1", ""); !errors.Is(err, ErrInvalid) {
 			t.Errorf("%s: %+v, %v", name, c, err)
@@ -104,7 +109,7 @@ func TestReadKey(t *testing.T) {
 		}
 	}
 	write(strings.Repeat("ab", 32)+"\n", 0o600)
-	if k, err := ReadKey(name); err != nil || len(k.secret) != 32 {
+	if k, err := ReadKey(name); err != nil || len(k.check.([]byte)) != 32 {
 		t.Fatalf("%v", err)
 	}
 	for what, c := range map[string]struct {
@@ -119,6 +124,75 @@ func TestReadKey(t *testing.T) {
 		write(c.text, c.mode)
 		if _, err := ReadKey(name); err == nil || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), strings.Repeat("ab", 32)) {
 			t.Errorf("%s: %v", what, err)
+		}
+	}
+}
+
+func TestEd25519(t *testing.T) {
+	dir := t.TempDir()
+	public, private, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write := func(name, kind string, mode os.FileMode, der []byte, err error) string {
+		t.Helper()
+		name = filepath.Join(dir, name)
+		if err := errors.Join(err, os.WriteFile(name, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), mode)); err != nil {
+			t.Fatal(err)
+		}
+		return name
+	}
+	der, err := x509.MarshalPKCS8PrivateKey(private)
+	secretFile := write("private.pem", "PRIVATE KEY", 0o600, der, err)
+	open := write("open.pem", "PRIVATE KEY", 0o644, der, err)
+	der, err = x509.MarshalPKIXPublicKey(public)
+	publicFile := write("public.pem", "PUBLIC KEY", 0o644, der, err)
+	rsaKey, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err = x509.MarshalPKCS8PrivateKey(rsaKey)
+	other := write("rsa.pem", "PRIVATE KEY", 0o600, der, err)
+
+	signer, err := ReadKey(secretFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	checker, err := ReadKey(publicFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := Claims{Host: "n1", Verbs: []string{VerbExec}, User: "ada", RunAs: []string{"www"}, Privileged: true}
+	text, err := signer.Sign(want, time.Minute)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, k := range []*Key{signer, checker} {
+		got, err := k.Check(text, "n1")
+		if err != nil || !got.Privileged || len(got.RunAs) != 1 || got.User != "ada" {
+			t.Fatalf("%+v, %v", got, err)
+		}
+	}
+	if _, err := checker.Sign(want, time.Minute); err == nil || checker.CanSign() {
+		t.Error("a public key made a token")
+	}
+	// Whoever knows the public key must not pass with it as a secret of HMAC.
+	forged, err := jwt.NewWithClaims(jwt.SigningMethodHS256, jwt.MapClaims{
+		"host": "n1", "verbs": []string{"exec"}, "iat": time.Now().Unix(), "exp": time.Now().Add(time.Minute).Unix(),
+	}).SignedString([]byte(public))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := checker.Check(forged, "n1"); !errors.Is(err, ErrInvalid) {
+		t.Errorf("a forged token: %v", err)
+	}
+	mac := testKey(t, 1, nil)
+	if _, err := mac.Check(text, "n1"); !errors.Is(err, ErrInvalid) {
+		t.Errorf("a token of another kind of key: %v", err)
+	}
+	for name, want := range map[string]string{open: "chmod 600", other: "no Ed25519 key"} {
+		if _, err := ReadKey(name); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", name, err)
 		}
 	}
 }
