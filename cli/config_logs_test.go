@@ -37,7 +37,7 @@ func TestConfigOfLogs(t *testing.T) {
 		t.Errorf("got %+v", c.Logs)
 	}
 	log, hook := logrustest.NewNullLogger()
-	if _, err := newLogDoor(c, "n1", []string{"n1"}, log); err != nil {
+	if _, err := newLogDoor(c, "n1", []string{"n1"}, nil, log); err != nil {
 		t.Fatal(err)
 	}
 	if e := hook.LastEntry(); e == nil || e.Level != logrus.WarnLevel || !strings.Contains(e.Message, "app.logs.auth is none") {
@@ -57,14 +57,14 @@ func TestConfigOfLogs(t *testing.T) {
 func TestALogDoorNeedsItsKey(t *testing.T) {
 	log, _ := logrustest.NewNullLogger()
 	c := mustLoad(t, nil, configFile(t, "app: {logs: {port: 1}}", 0o600), nil)
-	if _, err := newLogDoor(c, "n1", nil, log); err == nil || !strings.Contains(err.Error(), "app.logs.token-key-file") {
+	if _, err := newLogDoor(c, "n1", nil, nil, log); err == nil || !strings.Contains(err.Error(), "app.logs.token-key-file") {
 		t.Errorf("without a key: %v", err)
 	}
 	c.Logs.KeyFile = filepath.Join(t.TempDir(), "key")
 	if err := os.WriteFile(c.Logs.KeyFile, []byte(strings.Repeat("ab", 32)), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := newLogDoor(c, "n1", nil, log); err == nil || !strings.Contains(err.Error(), "chmod 600") {
+	if _, err := newLogDoor(c, "n1", nil, nil, log); err == nil || !strings.Contains(err.Error(), "chmod 600") {
 		t.Errorf("with a key that others read: %v", err)
 	}
 }

@@ -78,7 +78,7 @@ func (a *app) runNode(ctx context.Context, cfg *Config, log *logrus.Logger, noti
 	if a.env.Getenv("GOGC") == "" {
 		debug.SetGCPercent(agentGCPercent) // what waits costs more than what works
 	}
-	logs, err := newLogDoor(cfg, name, []string{name, cfg.Agent.IP}, log)
+	logs, err := newLogDoor(cfg, name, []string{name, cfg.Agent.IP}, nil, log)
 	if err != nil {
 		return withExit(ExitConfig, err)
 	}

@@ -39,12 +39,13 @@ type logDoor struct {
 	active   sync.WaitGroup // requests, for which http.Server.Close does not wait
 }
 
-// newLogDoor composes the log service. names are what tokens may call this host.
-func newLogDoor(cfg *Config, node string, names []string, log logrus.FieldLogger) (*logDoor, error) {
+// newLogDoor composes the log service. names are what tokens may call this host; pods, which may be nil, serves names
+// that begin with pod:.
+func newLogDoor(cfg *Config, node string, names []string, pods logs.Pods, log logrus.FieldLogger) (*logDoor, error) {
 	l := &cfg.Logs
 	service, err := logs.New(logs.Config{
 		Prefix: strings.TrimSuffix(cfg.Agent.Rootfs, "/"), Roots: append([]string{l.Root}, l.Roots...), StdinRoots: l.StdinRoots,
-		Commands: l.Commands, Limits: l.Limits.limits(), SpillDir: l.SpillDir,
+		Commands: l.Commands, Limits: l.Limits.limits(), SpillDir: l.SpillDir, Pods: pods,
 	})
 	if err != nil {
 		return nil, err
@@ -162,7 +163,7 @@ func startLogDoor(ctx context.Context, group *errgroup.Group, cfg *Config, hostU
 	if name == "" {
 		name, _ = os.Hostname()
 	}
-	d, err := newLogDoor(cfg, name, []string{hostUUID, name, cfg.Agent.IP}, o.log)
+	d, err := newLogDoor(cfg, name, []string{hostUUID, name, cfg.Agent.IP}, nil, o.log)
 	if err != nil {
 		return withExit(ExitConfig, err)
 	}

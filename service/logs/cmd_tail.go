@@ -290,7 +290,7 @@ func (e *env) tailFollow(ctx context.Context, spec tailSpec, names []string, hea
 			return from, err
 		})
 		if err == nil && f.gen == nil {
-			_, err = e.service.jail.Stat(name)
+			_, err = e.service.jail.StatFile(name)
 			if spec.retry && errors.Is(err, fs.ErrNotExist) {
 				e.errf("cannot open '%s' for reading: %s", name, reason(err))
 				err = nil

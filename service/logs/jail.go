@@ -26,7 +26,14 @@ const maxLinks = 40 // as the kernel's own limit
 type Jail struct {
 	Prefix string   // "" is the process's own root
 	Roots  []string // absolute, as the host sees them
+	Pods   Pods     // what names that begin with pod: mean; nil: there are no such names
+
+	// Of the jail of one container's logs: names must be only or below it, or be the engine's file of the container
+	// with the id linked.
+	only, linked string
 }
+
+var errIsDir = errors.New("is a directory")
 
 // Open opens a regular file for reading. The caller closes it.
 func (j Jail) Open(name string) (*os.File, error) {
@@ -40,7 +47,11 @@ func (j Jail) OpenAppend(name string) (*os.File, error) {
 
 func (j Jail) open(name string, flag int) (*os.File, error) {
 	var file *os.File
-	err := j.within(name, func(root *os.Root, rel string) error {
+	within := j.within
+	if j.isPod(name) {
+		within = j.openPod
+	}
+	err := within(name, func(root *os.Root, rel string) error {
 		// O_NONBLOCK: a FIFO must not hold the open until somebody writes.
 		f, err := root.OpenFile(rel, flag|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 		if err != nil {
@@ -65,7 +76,7 @@ func regular(f *os.File) error {
 		return err
 	}
 	if fi.IsDir() {
-		return errors.New("is a directory")
+		return errIsDir
 	}
 	if !fi.Mode().IsRegular() {
 		return errors.New("not a regular file")
@@ -83,8 +94,27 @@ func regular(f *os.File) error {
 
 // Stat describes what name is, following links inside the roots.
 func (j Jail) Stat(name string) (fs.FileInfo, error) {
+	if j.isPod(name) {
+		info, err := j.statPod(name)
+		if err != nil {
+			return nil, &fs.PathError{Op: "stat", Path: name, Err: cause(err)}
+		}
+		return info, nil
+	}
+	return j.stat(name, j.within)
+}
+
+// StatFile is Stat of what Open opens: a pod's container is the file that it writes now.
+func (j Jail) StatFile(name string) (fs.FileInfo, error) {
+	if j.isPod(name) {
+		return j.stat(name, j.openPod)
+	}
+	return j.stat(name, j.within)
+}
+
+func (j Jail) stat(name string, within func(string, func(*os.Root, string) error) error) (fs.FileInfo, error) {
 	var info fs.FileInfo
-	err := j.within(name, func(root *os.Root, rel string) (err error) {
+	err := within(name, func(root *os.Root, rel string) (err error) {
 		info, err = root.Stat(rel)
 		return err
 	})
@@ -94,32 +124,18 @@ func (j Jail) Stat(name string) (fs.FileInfo, error) {
 	return info, nil
 }
 
-// ReadDir lists a directory, sorted by name, at most max entries; more than those is an error.
+// ReadDir lists a directory, sorted by name, at most limit entries; more than those is an error.
 func (j Jail) ReadDir(name string, limit int) ([]fs.FileInfo, error) {
 	var infos []fs.FileInfo
-	err := j.within(name, func(root *os.Root, rel string) error {
-		d, err := root.Open(rel)
-		if err != nil {
+	var err error
+	if j.isPod(name) {
+		infos, err = j.readPod(name, limit)
+	} else {
+		err = j.within(name, func(root *os.Root, rel string) (err error) {
+			infos, err = readDir(root, rel, limit)
 			return err
-		}
-		defer d.Close()
-		entries, err := d.ReadDir(limit + 1)
-		if err != nil && len(entries) == 0 && !errors.Is(err, fs.ErrClosed) {
-			if fi, serr := d.Stat(); serr == nil && fi.IsDir() {
-				return nil // empty
-			}
-			return err
-		}
-		if len(entries) > limit {
-			return fmt.Errorf("more than %d entries", limit)
-		}
-		for _, e := range entries {
-			if fi, err := e.Info(); err == nil { // else it is gone already
-				infos = append(infos, fi)
-			}
-		}
-		return nil
-	})
+		})
+	}
 	if err != nil {
 		return nil, &fs.PathError{Op: "readdir", Path: name, Err: cause(err)}
 	}
@@ -127,8 +143,35 @@ func (j Jail) ReadDir(name string, limit int) ([]fs.FileInfo, error) {
 	return infos, nil
 }
 
+func readDir(root *os.Root, rel string, limit int) (infos []fs.FileInfo, err error) {
+	d, err := root.Open(rel)
+	if err != nil {
+		return nil, err
+	}
+	defer d.Close()
+	entries, err := d.ReadDir(limit + 1)
+	if err != nil && len(entries) == 0 && !errors.Is(err, fs.ErrClosed) {
+		if fi, serr := d.Stat(); serr == nil && fi.IsDir() {
+			return nil, nil // empty
+		}
+		return nil, err
+	}
+	if len(entries) > limit {
+		return nil, fmt.Errorf("more than %d entries", limit)
+	}
+	for _, e := range entries {
+		if fi, err := e.Info(); err == nil { // else it is gone already
+			infos = append(infos, fi)
+		}
+	}
+	return infos, nil
+}
+
 // Readlink returns the target of a link as it is written.
 func (j Jail) Readlink(name string) (string, error) {
+	if j.isPod(name) {
+		return "", nil // where the engine keeps its files is nobody's business
+	}
 	var target string
 	dir, base := path.Split(path.Clean(name))
 	err := j.within(dir, func(root *os.Root, rel string) (err error) {
@@ -141,11 +184,18 @@ func (j Jail) Readlink(name string) (string, error) {
 // Glob returns the names that match a path.Match pattern, sorted, at most limit of them. Directories of the pattern
 // without a meta character must be in a root.
 func (j Jail) Glob(pattern string, limit int) ([]string, error) {
-	if !path.IsAbs(pattern) {
-		return nil, &fs.PathError{Op: "glob", Path: pattern, Err: ErrOutside}
-	}
 	names := []string{"/"}
 	parts := strings.Split(strings.Trim(pattern, "/"), "/")
+	switch {
+	case j.isPod(pattern):
+		start, below, err := j.globStart(pattern)
+		if err != nil {
+			return nil, &fs.PathError{Op: "glob", Path: pattern, Err: cause(err)}
+		}
+		names, parts = []string{start}, below
+	case !path.IsAbs(pattern):
+		return nil, &fs.PathError{Op: "glob", Path: pattern, Err: ErrOutside}
+	}
 	for i, part := range parts {
 		if part == ".." || part == "." || part == "" {
 			return nil, &fs.PathError{Op: "glob", Path: pattern, Err: errors.New("a pattern has no empty, . or .. component")}
@@ -231,6 +281,12 @@ func (j Jail) within(name string, f func(root *os.Root, rel string) error) error
 
 // locate picks the longest root that holds name.
 func (j Jail) locate(name string) (dir, rel string, ok bool) {
+	if id := path.Base(path.Dir(name)); j.linked != "" && id == j.linked && strings.HasPrefix(path.Base(name), id+"-json.log") {
+		return path.Dir(path.Dir(name)), path.Join(id, path.Base(name)), true
+	}
+	if j.only != "" && name != j.only && !strings.HasPrefix(name, j.only+"/") {
+		return "", "", false
+	}
 	for _, r := range j.Roots {
 		r = path.Clean(r)
 		if !path.IsAbs(r) || len(r) < len(dir) {

@@ -110,26 +110,10 @@ func HTTPLookup(base string, client *http.Client) (Lookup, error) {
 	}, nil
 }
 
-// Pods tells where a pod's log files are. The pod map of a node is one.
-type Pods interface {
-	// LogDir returns the absolute directory, as the host knows it, that holds the log files of a pod; ok is false for
-	// one that is not on this node. It does not block.
-	LogDir(pod string) (dir string, ok bool)
-}
-
-// podPrefix begins a name that is relative to the log files of a pod: pod:NAME/FILE.
-const podPrefix = "pod:"
-
-// absolute completes a name: one that begins with pod: by the pod's directory, another relative one by the first root,
-// as today's clients send them. What it returns is opened through the jail like any other name.
+// absolute completes a relative name by the first root, as today's clients send them; one of a pod is left as it is.
+// What it returns is opened through the jail like any other name.
 func (s *Service) absolute(name string) string {
-	if rest, ok := strings.CutPrefix(name, podPrefix); ok && s.cfg.Pods != nil {
-		pod, file, _ := strings.Cut(rest, "/")
-		if dir, ok := s.cfg.Pods.LogDir(pod); ok {
-			return path.Join(dir, path.Join("/", file)) // ".." ends at the pod's directory
-		}
-	}
-	if path.IsAbs(name) || len(s.jail.Roots) == 0 {
+	if s.jail.isPod(name) || path.IsAbs(name) || len(s.jail.Roots) == 0 {
 		return name
 	}
 	return strings.TrimSuffix(s.jail.Roots[0], "/") + "/" + name

@@ -162,30 +162,6 @@ func TestReload(t *testing.T) {
 	}
 }
 
-type podTable map[string]string
-
-func (p podTable) LogDir(pod string) (string, bool) { dir, ok := p[pod]; return dir, ok }
-
-func TestPodsByName(t *testing.T) {
-	dir := t.TempDir()
-	if err := os.Mkdir(filepath.Join(dir, "web-0"), 0o700); err != nil {
-		t.Fatal(err)
-	}
-	appendTo(t, filepath.Join(dir, "web-0", "app.log"), "hello\n")
-	appendTo(t, filepath.Join(dir, "secret.log"), "no\n")
-	outside := t.TempDir()
-	appendTo(t, filepath.Join(outside, "app.log"), "no\n")
-	s := newService(t, Config{Roots: []string{dir}, Pods: podTable{"web-0": filepath.Join(dir, "web-0"), "evil": outside}})
-	for line, want := range map[string]string{
-		"cat pod:web-0/app.log": "hello\n", "cat pod:web-0/*.log": "hello\n",
-		"cat pod:web-0/../secret.log": "", "cat pod:gone/app.log": "", "cat pod:evil/app.log": "",
-	} {
-		if got, _, err := runLine(t, s, line); err != nil || got.text() != want {
-			t.Errorf("%s: %v, %q", line, err, got.text())
-		}
-	}
-}
-
 func TestTasks(t *testing.T) {
 	dir := t.TempDir()
 	appendTo(t, filepath.Join(dir, "7.log"), "seven\n")

@@ -59,6 +59,9 @@ func status(w http.ResponseWriter, err error) {
 // named returns the absolute path that a URL names after prefix: as it stands, or below the first root of jail if it is
 // in none and there is such a file.
 func named(r *http.Request, prefix string, jail Jail) string {
+	if name := strings.TrimPrefix(r.URL.Path, prefix); jail.isPod(name) {
+		return strings.TrimSuffix(name, "/")
+	}
 	name := path.Clean("/" + strings.TrimPrefix(r.URL.Path, prefix))
 	if _, _, ok := jail.locate(name); !ok && name != "/" && len(jail.Roots) > 0 {
 		if relative := path.Join(jail.Roots[0], name); exists(jail, relative) {
@@ -77,7 +80,7 @@ func exists(jail Jail, name string) bool {
 func (d *Door) files(w http.ResponseWriter, r *http.Request) {
 	s := d.cfg.Service
 	name := named(r, "/files/", s.jail)
-	var entries []FileInfo
+	entries := []FileInfo{}
 	if name == "/" {
 		for _, root := range s.cfg.Roots {
 			if fi, err := s.jail.Stat(root); err == nil {
@@ -87,6 +90,11 @@ func (d *Door) files(w http.ResponseWriter, r *http.Request) {
 				entries = append(entries, entry)
 			}
 		}
+		if s.cfg.Pods != nil {
+			entry := describe("/", podEntry{name: podPrefix})
+			entry.Path = podPrefix
+			entries = append(entries, entry)
+		}
 	} else {
 		infos, err := s.jail.ReadDir(name, maxDirEntries)
 		if err != nil {
@@ -94,7 +102,11 @@ func (d *Door) files(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 		for _, fi := range infos {
-			entries = append(entries, describe(name, fi))
+			entry := describe(name, fi)
+			if name == podPrefix {
+				entry.Path = podPrefix + fi.Name()
+			}
+			entries = append(entries, entry)
 		}
 	}
 	d.audit(Record{Time: time.Now(), Who: caller(r).Name, Client: address(r), Node: d.cfg.Node, Command: "GET " + r.URL.Path}, nil)
@@ -342,7 +354,11 @@ func addToArchive(ctx context.Context, z *zip.Writer, jail Jail, m *meter, name 
 	if err != nil {
 		return err
 	}
-	out, err := z.CreateHeader(&zip.FileHeader{Name: strings.TrimPrefix(name, "/"), Method: zip.Deflate, Modified: fi.ModTime()})
+	inside := strings.TrimPrefix(name, "/")
+	if jail.isPod(name) {
+		inside = strings.ReplaceAll(name, ":", "/") // which some systems take in no name
+	}
+	out, err := z.CreateHeader(&zip.FileHeader{Name: inside, Method: zip.Deflate, Modified: fi.ModTime()})
 	if err != nil {
 		return err
 	}

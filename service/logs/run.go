@@ -234,7 +234,10 @@ func (e *env) expand(operands []Word) ([]string, error) {
 
 // reason words an error as coreutils do.
 func reason(err error) string {
+	var pod *podError
 	switch {
+	case errors.As(err, &pod):
+		return pod.text
 	case errors.Is(err, fs.ErrNotExist):
 		return "No such file or directory"
 	case errors.Is(err, fs.ErrPermission):

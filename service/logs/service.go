@@ -27,7 +27,7 @@ type Config struct {
 	StdinRoots []string // app.logs.stdin-roots: where echo TEXT >> FILE may append; none by default
 	Commands   []string // app.logs.cmd-white-list; nil is DefaultCommands
 	Limits     Limits
-	Pods       Pods   // completes names that begin with pod:NAME/; may be nil. Its directories must be below Roots
+	Pods       Pods   // serves the logs of pods by name, pod:NAME/CONTAINER/FILE; may be nil
 	SpillDir   string // where sort spills to; "" is the system's directory for temporary files
 }
 
@@ -61,7 +61,7 @@ func New(cfg Config) (*Service, error) {
 	}
 	s := &Service{
 		cfg: cfg, programs: programs(), buffers: newBuffers(), blocks: newBlockPool(),
-		jail:   Jail{Prefix: cfg.Prefix, Roots: cfg.Roots},
+		jail:   Jail{Prefix: cfg.Prefix, Roots: cfg.Roots, Pods: cfg.Pods},
 		append: Jail{Prefix: cfg.Prefix, Roots: cfg.StdinRoots},
 	}
 	if err := s.Reload(cfg.Commands, cfg.Limits); err != nil {

@@ -233,7 +233,7 @@ func (f *watch) check() {
 			g.size = fi.Size()
 		}
 	}
-	if fi, err := f.owner.jail.Stat(f.name); err == nil && (f.current == nil || !os.SameFile(fi, f.current.info)) {
+	if fi, err := f.owner.jail.StatFile(f.name); err == nil && (f.current == nil || !os.SameFile(fi, f.current.info)) {
 		if file, err := f.owner.jail.Open(f.name); err == nil {
 			f.advance(file)
 			news = true
