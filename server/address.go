@@ -24,6 +24,20 @@ func publicURL(cfg *Config, addr net.Addr) string {
 	if len(cfg.Hosts) > 0 || unspecified(host) {
 		host = reachableHost(cfg.Hosts)
 	}
+	return address(scheme, host, port)
+}
+
+// replicaURL returns the address at which other replicas reach a server that listens on addr: this machine's own, since
+// the public one may lead to any of them.
+func replicaURL(cfg *Config, addr net.Addr) string {
+	if cfg.ReplicaURL != "" {
+		return cfg.ReplicaURL
+	}
+	alone := Config{Listen: cfg.Listen, TLS: cfg.TLS}
+	return publicURL(&alone, addr)
+}
+
+func address(scheme, host, port string) string {
 	if scheme == "http" && port == "80" || scheme == "https" && port == "443" {
 		if strings.Contains(host, ":") {
 			host = "[" + host + "]"

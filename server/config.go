@@ -55,6 +55,9 @@ type Config struct {
 	TLS TLS
 	// NATS are the servers of an external NATS cluster that several replicas share. Empty: embedded in this process.
 	NATS []string
+	// ReplicaURL is where the other replicas of such a cluster reach this one, "https://10.0.0.7:8443"; empty: made of
+	// Listen and the machine's address.
+	ReplicaURL string
 	// NATSReplicas is how many servers of that cluster keep a copy of each record. 0 means 1.
 	NATSReplicas int
 	// SealKey encrypts the server's private keys where they must lie in that cluster. At least 16 bytes.
@@ -100,12 +103,15 @@ func (c *Config) complete() error {
 	if err := c.completeTLS(); err != nil {
 		return err
 	}
-	if c.URL != "" {
-		u, err := url.Parse(c.URL)
-		if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.User != nil {
-			return fmt.Errorf("server: %q is no address like https://drover.example:8443", c.URL)
+	for _, where := range []*string{&c.URL, &c.ReplicaURL} {
+		if *where == "" {
+			continue
 		}
-		c.URL = u.Scheme + "://" + u.Host
+		u, err := url.Parse(*where)
+		if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.User != nil {
+			return fmt.Errorf("server: %q is no address like https://drover.example:8443", *where)
+		}
+		*where = u.Scheme + "://" + u.Host
 	}
 	if c.SealKey != nil && len(c.SealKey) < 16 {
 		return errors.New("server: the seal key is shorter than 16 bytes")

@@ -20,6 +20,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/droverhq/drover/server/access"
 	"github.com/droverhq/drover/server/api"
 	"github.com/droverhq/drover/server/compute"
 	"github.com/droverhq/drover/server/hub"
@@ -48,9 +49,11 @@ type parts struct {
 	keys    *pki.Keys
 	hub     *hub.Hub
 	logs    *logs.Proxy
+	access  *access.Access
 	compute *compute.Engine
 	api     *api.Handler
 	url     string
+	replica string // where other replicas reach this one
 	ca      []byte // what agents pin; nil where they need not
 }
 
@@ -157,7 +160,7 @@ func (s *Server) Run(ctx context.Context) (err error) {
 		return fmt.Errorf("server: %w", err)
 	}
 	defer ln.Close()
-	p := &parts{store: st, keys: keys, url: publicURL(&s.cfg, ln.Addr())}
+	p := &parts{store: st, keys: keys, url: publicURL(&s.cfg, ln.Addr()), replica: replicaURL(&s.cfg, ln.Addr())}
 	tlsConfig, err := s.tls(p)
 	if err != nil {
 		return fmt.Errorf("server: %w", err)
@@ -190,10 +193,20 @@ func (s *Server) compose(p *parts) (err error) {
 	if err != nil {
 		return err
 	}
+	clients, err := s.replicaTLS(p)
+	if err != nil {
+		return err
+	}
+	p.access, err = access.New(access.Config{
+		Store: p.store, Key: p.keys.APIKey(), URL: p.replica, TLS: clients, Log: s.cfg.Log, Now: s.cfg.Now,
+	})
+	if err != nil {
+		return err
+	}
 	p.api, err = api.New(api.Config{
 		Store: p.store, Hub: p.hub, Compute: p.compute, APICert: p.keys.APIPublicPEM(), CA: p.ca, Image: s.cfg.Image,
 		TrustedProxies: s.cfg.TrustedProxies, Version: s.cfg.Version, Web: s.cfg.Web, Log: s.cfg.Log, Now: s.cfg.Now,
-		PublicURL: s.cfg.URL, Logs: p.logs,
+		PublicURL: s.cfg.URL, Logs: p.logs, Access: p.access,
 	})
 	return err
 }
@@ -247,6 +260,7 @@ func (s *Server) serve(ctx context.Context, ln net.Listener, p *parts) error {
 	group, gctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return orderly(agents, "hub", p.hub.Run(agents)) })
 	group.Go(func() error { return orderly(agents, "compute", p.compute.Run(agents)) })
+	group.Go(func() error { p.access.Follow(agents); return nil })
 	group.Go(func() error {
 		if err := srv.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
 			return fmt.Errorf("server: serve: %w", err)
@@ -260,6 +274,7 @@ func (s *Server) serve(ctx context.Context, ln net.Listener, p *parts) error {
 		drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.cfg.Drain)
 		defer cancel()
 		err := srv.Shutdown(drain)
+		p.access.Close()
 		endAgents()
 		endRequests()
 		p.api.Wait()

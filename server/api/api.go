@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/droverhq/drover/server/access"
 	"github.com/droverhq/drover/server/compute"
 	"github.com/droverhq/drover/server/hub"
 	"github.com/droverhq/drover/server/logs"
@@ -44,6 +45,8 @@ type Config struct {
 	Version string
 	// Web is the console, served at /. Nil: none.
 	Web fs.FS
+	// Access leads to the streams of the hosts. Nil: there is no way.
+	Access *access.Access
 	// Logs leads to the log services of the hosts. Nil: there is no way.
 	Logs *logs.Proxy
 	Log  logrus.FieldLogger // nil: nothing is logged
@@ -157,6 +160,10 @@ func (h *Handler) serve(w *recorder, r *http.Request) {
 	w.Header().Set("Cache-Control", "no-store")
 	if len(t.segments) == 2 && lower(t.segments[0]) == "scripts" {
 		h.answer(w, r, h.serveScript(w, r, &t))
+		return
+	}
+	if len(t.segments) > 1 && lower(t.segments[0]) == access.ReplicaPath {
+		h.answer(w, r, h.serveReplica(w, r, &t))
 		return
 	}
 	h.answer(w, r, h.serveAPI(w, r, &t))

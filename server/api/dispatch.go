@@ -58,6 +58,10 @@ func (h *Handler) dispatch(q *request) error {
 		return q.serveSchemas(segs[1:])
 	case isLogs(segs):
 		return q.serveHostLogs()
+	case isHostProxy(segs):
+		return q.serveHostProxy()
+	case len(segs) == 1 && lower(segs[0]) == "tunnel":
+		return q.serveTunnel()
 	case len(segs) > 3:
 		return notFound()
 	}
