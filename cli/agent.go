@@ -90,7 +90,7 @@ SIGTERM ends the agent once the work in progress is done (--drain); containers r
 func agentFlags() []string {
 	return []string{
 		"url", "ca-checksum", "ca-file", "insecure", "proxy", "state-dir", "agent-ip", "hostname", "labels",
-		"engine", "docker-sock", "cri-sock", "rootfs", "workers", "drain", "health-listen",
+		"engine", "docker-sock", "cri-sock", "rootfs", "workers", "drain", "deny", "health-listen",
 	}
 }
 
@@ -249,12 +249,24 @@ func (a *app) session(ctx context.Context, cfg *Config, joined *register.Result,
 	if host.PingEnabled {
 		router.Handle(ping.Event, reporter)
 	}
+	node, err := newNodeService(cfg, engine, health.ObserveStream, log)
+	if err != nil {
+		return withExit(ExitConfig, err)
+	}
+	defer node.Close()
+	doors, err := newAgentDoors(joined, node, log)
+	if err != nil {
+		return withExit(ExitConfig, err)
+	}
 	channel, err := events.New(events.Config{
 		URL: joined.APIURL, AccessKey: joined.AccessKey, SecretKey: joined.SecretKey.Reveal(), Router: router,
 		Journal: filepath.Join(host.StateDir, "journal.db"), Log: log, Version: version,
 		TLS: joined.TLS, Proxy: joined.Proxy, Workers: cfg.Events.Workers, QueueEvents: cfg.Events.Queue, Drain: cfg.Events.Drain,
 		Serialize: func() bool { return tap.storageDriver() == "devicemapper" },
-		OnState:   func(s events.Status) { announce(o.notify, joined.APIURL, s) },
+		OnState: func(s events.Status) {
+			announce(o.notify, joined.APIURL, s)
+			doors.connected(s)
+		},
 	})
 	if err != nil {
 		return withExit(ExitConfig, err)
@@ -262,7 +274,7 @@ func (a *app) session(ctx context.Context, cfg *Config, joined *register.Result,
 	posts := handlers.NewContainerEvents(handlers.ContainerEventsConfig{
 		Source: cache, Engine: engine, Poster: channel, HostUUID: joined.HostUUID, Log: log,
 	})
-	state.Store(&observe.Sources{Channel: channel.Status, Engine: cache.Status, Posts: posts.Stats})
+	state.Store(&observe.Sources{Channel: channel.Status, Engine: cache.Status, Posts: posts.Stats, Tunnel: doors.status})
 
 	// Handlers need the engine and the cache until the channel has drained, so these do not end with ctx.
 	bg, stop := context.WithCancel(context.WithoutCancel(ctx))
@@ -284,7 +296,12 @@ func (a *app) session(ctx context.Context, cfg *Config, joined *register.Result,
 	running, end := context.WithCancel(ctx)
 	defer end()
 	defer context.AfterFunc(bg, end)() // a part that ended takes the channel with it
+	// The doors close with the channel, and before what they lead to.
+	opened := make(chan error, 1)
+	go func() { opened <- doors.Run(running) }()
 	err = channel.Run(running)
+	end()
+	err = errors.Join(err, <-opened, node.Close())
 	stop()
 	return errors.Join(err, group.Wait())
 }

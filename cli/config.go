@@ -27,6 +27,7 @@ type Config struct {
 	Images ImagesConfig
 	Events EventsConfig
 	Node   NodeConfig
+	Doors  DoorsConfig
 	Logs   LogsConfig
 	Server ServerConfig
 	Log    LogConfig
@@ -114,6 +115,11 @@ type NodeConfig struct {
 	QoSPath         string        // root of the cgroup trees
 }
 
+// DoorsConfig is what holds for every door to this host's streams.
+type DoorsConfig struct {
+	Deny []string // verbs that nobody may use here
+}
+
 // ServerConfig is the control server's.
 type ServerConfig struct {
 	Listen         string
@@ -122,6 +128,7 @@ type ServerConfig struct {
 	Hosts          []string
 	NATS           []string
 	NATSReplicas   int
+	ReplicaURL     string // where other replicas reach this one; "" follows from Listen
 	SealKey        secret.String
 	TLSMode        string // own, files or off
 	CertFile       string

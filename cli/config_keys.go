@@ -8,6 +8,8 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"github.com/droverhq/drover/register"
+	"github.com/droverhq/drover/service"
+	"github.com/droverhq/drover/service/hostproxy"
 	"github.com/droverhq/drover/utils/secret"
 )
 
@@ -52,7 +54,7 @@ func (k configKey) secretly(show func(string) string) configKey {
 
 // configKeys is the table of all settings, in the order of the documentation.
 func configKeys() []configKey {
-	return slices.Concat(agentKeys(), hostKeys(), connectionKeys(), engineKeys(), imageKeys(), nodeKeys(), logKeys(), serverKeys())
+	return slices.Concat(agentKeys(), hostKeys(), connectionKeys(), engineKeys(), imageKeys(), nodeKeys(), doorKeys(), logKeys(), serverKeys())
 }
 
 func agentKeys() []configKey {
@@ -215,6 +217,16 @@ func nodeKeys() []configKey {
 	}
 }
 
+// doorKeys concern what comes through the tunnel, the node port and Rancher's proxy alike.
+func doorKeys() []configKey {
+	return []configKey{
+		key("app.doors.deny", "what nobody may do on this host: exec, attach, logs, stats, files.read, files.write, top, events, forward, dockersocket, console, container-proxy",
+			listOf(func(c *Config) *[]string { return &c.Doors.Deny }, service.VerbExec, service.VerbAttach, service.VerbLogs, service.VerbStats,
+				service.VerbRead, service.VerbWrite, service.VerbTop, service.VerbEvents, service.VerbForward,
+				hostproxy.VerbSocket, hostproxy.VerbConsole, hostproxy.VerbProxy)).vars("DROVER_DENY").flagged("deny").of(kindList),
+	}
+}
+
 func serverKeys() []configKey {
 	return []configKey{
 		key("app.server.listen", "address of the server",
@@ -229,6 +241,8 @@ func serverKeys() []configKey {
 			list(func(c *Config) *[]string { return &c.Server.NATS })).vars("DROVER_NATS").flagged("nats").of(kindList).secretly(maskURLs),
 		key("app.server.nats-replicas", "copies of each record",
 			integer(1, 5, func(c *Config) *int { return &c.Server.NATSReplicas })).vars("DROVER_NATS_REPLICAS").flagged("nats-replicas").defaults("1"),
+		key("app.server.replica-url", "where the other replicas reach this one; empty: this machine's address",
+			httpURL(func(c *Config) *string { return &c.Server.ReplicaURL })).vars("DROVER_REPLICA_URL").flagged("replica-url"),
 		key("app.server.seal-key", "encrypts the server's keys in an external NATS",
 			hidden(func(c *Config) *secret.String { return &c.Server.SealKey })).vars("DROVER_SEAL_KEY").secretly(mask),
 		key("app.server.tls", "own: a CA of the server's own; files; off: plain HTTP",

@@ -187,6 +187,22 @@ func list(f func(*Config) *[]string) func(*Config, string) error {
 	}
 }
 
+// listOf takes a list of words that must be among allowed.
+func listOf(f func(*Config) *[]string, allowed ...string) func(*Config, string) error {
+	split := list(f)
+	return func(c *Config, s string) error {
+		if err := split(c, s); err != nil {
+			return err
+		}
+		for _, word := range *f(c) {
+			if !slices.Contains(allowed, word) {
+				return fmt.Errorf("%q: want some of %s", word, strings.Join(allowed, ", "))
+			}
+		}
+		return nil
+	}
+}
+
 func prefixes(f func(*Config) *[]string) func(*Config, string) error {
 	split := list(f)
 	return func(c *Config, s string) error {

@@ -42,7 +42,7 @@ admin key, which is printed once and stored hashed. --new-admin-key replaces a l
 	f := cmd.Flags()
 	f.SortFlags = false
 	addConfigFlags(f, "listen", "data", "server-url", "host", "tls", "tls-cert", "tls-key", "tls-ca", "trusted-proxies", "nats", "nats-replicas",
-		"image", "drain")
+		"replica-url", "image", "drain")
 	f.StringVar(&o.configFile, "config", "", "configuration file (DROVER_CONFIG; default "+defaultConfigFile+" if it exists)")
 	f.BoolVar(&o.newAdminKey, "new-admin-key", false, "make a new admin key and revoke the one before")
 	f.StringVar(&o.adminKeyFile, "admin-key-file", "", "write a new admin key to this file instead of printing it")
@@ -80,7 +80,7 @@ func newServer(cfg *Config, dir string, log logrus.FieldLogger, onKey func(strin
 	sc := server.Config{
 		DataDir: dir, Listen: s.Listen, Hosts: s.Hosts, URL: s.URL,
 		TLS:  server.TLS{Mode: server.TLSMode(s.TLSMode), CertFile: s.CertFile, KeyFile: s.KeyFile, CAFile: s.CAFile},
-		NATS: s.NATS, NATSReplicas: s.NATSReplicas, Image: firstOf(s.Image, agentImage()), Version: version, OnAdminKey: onKey, Log: log,
+		NATS: s.NATS, NATSReplicas: s.NATSReplicas, ReplicaURL: s.ReplicaURL, Image: firstOf(s.Image, agentImage()), Version: version, OnAdminKey: onKey, Log: log,
 		Web: web.Files(),
 	}
 	var err error

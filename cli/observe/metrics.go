@@ -75,6 +75,13 @@ func (m *channelMetrics) Collect(out chan<- prometheus.Metric) {
 		counter("container_events_retried_total", "Attempts to post a container event that failed.", p.Retried)
 		dropped += p.Dropped
 	}
+	if src.Tunnel != nil {
+		t := src.Tunnel()
+		gauge("tunnel_open", "1 while the tunnel to the server is open.", boolean(t.Open))
+		gauge("tunnel_streams", "Streams in the tunnel.", float64(t.Streams))
+		gauge("tunnel_round_trip_seconds", "Of the tunnel's last keep-alive.", t.RTT.Seconds())
+		counter("tunnel_dials_total", "Attempts to open the tunnel.", t.Dials)
+	}
 	counter("dropped_total", "Replies and container events that were lost. It stays 0.", dropped)
 }
 

@@ -29,8 +29,18 @@ type Sources struct {
 	Engine func() runtime.CacheStatus
 	// Posts counts container events on their way to the server.
 	Posts func() handlers.ContainerEventsStats
+	// Tunnel is the way in for streams; nil where there is none.
+	Tunnel func() Tunnel
 	// Phase says what the agent does while Channel is nil: "registering".
 	Phase func() string
+}
+
+// A Tunnel is the state of the tunnel to the server.
+type Tunnel struct {
+	Open    bool
+	Dials   uint64
+	Streams int
+	RTT     time.Duration // 0 before it is known
 }
 
 // Config configures a [Server].
@@ -46,6 +56,8 @@ type Server struct {
 	registry *prometheus.Registry
 	events   *prometheus.CounterVec
 	duration *prometheus.HistogramVec
+	streams  *prometheus.CounterVec
+	lasting  *prometheus.HistogramVec
 }
 
 // New returns a server that waits for Run.
@@ -59,13 +71,20 @@ func New(cfg Config) *Server {
 			Name: "drover_event_duration_seconds", Help: "How long handlers took.",
 			Buckets: []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 300},
 		}, []string{"name"}),
+		streams: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "drover_streams_total", Help: "Streams that ended, by verb and result (ok or the error's code).",
+		}, []string{"verb", "result"}),
+		lasting: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "drover_stream_duration_seconds", Help: "How long streams lasted.",
+			Buckets: []float64{.01, .05, .1, .5, 1, 5, 30, 300, 3600},
+		}, []string{"verb"}),
 	}
 	info := prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: "drover_build_info", Help: "Always 1; the labels say what runs.",
 		ConstLabels: prometheus.Labels{"version": cfg.Version, "commit": cfg.Commit, "go": cfg.GoVersion},
 	})
 	info.Set(1)
-	s.registry.MustRegister(s.events, s.duration, info, &channelMetrics{sources: cfg.Sources},
+	s.registry.MustRegister(s.events, s.duration, s.streams, s.lasting, info, &channelMetrics{sources: cfg.Sources},
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return s
 }
@@ -74,6 +93,12 @@ func New(cfg Config) *Server {
 func (s *Server) Observe(name, result string, took time.Duration) {
 	s.events.WithLabelValues(name, result).Inc()
 	s.duration.WithLabelValues(name).Observe(took.Seconds())
+}
+
+// ObserveStream counts one stream that ended. It is what the Observe of package service asks for.
+func (s *Server) ObserveStream(verb, result string, took time.Duration) {
+	s.streams.WithLabelValues(verb, result).Inc()
+	s.lasting.WithLabelValues(verb).Observe(took.Seconds())
 }
 
 // Handler serves the four paths.
