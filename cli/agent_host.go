@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"strings"
 	"bufio"
 	"context"
 	"crypto/tls"
@@ -10,7 +11,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"regexp"
 	"sync/atomic"
 	"time"
 
@@ -41,8 +41,6 @@ func (t *infoTap) storageDriver() string {
 	return ""
 }
 
-var containerPath = regexp.MustCompile(`/containers/([0-9a-f]{64})/`)
-
 // selfContainer returns the id of the container that this process runs in, or nothing. dockerd mounts /etc/hostname and
 // others into each container from a folder that has the container's id as its name.
 func selfContainer(root fs.FS) []string {
@@ -53,8 +51,10 @@ func selfContainer(root fs.FS) []string {
 	defer f.Close()
 	lines := bufio.NewScanner(f)
 	for lines.Scan() {
-		if m := containerPath.FindStringSubmatch(lines.Text()); m != nil {
-			return []string{m[1]}
+		_, rest, found := strings.Cut(lines.Text(), "/containers/")
+		id, _, whole := strings.Cut(rest, "/")
+		if found && whole && len(id) == 64 && strings.Trim(id, "0123456789abcdef") == "" {
+			return []string{id}
 		}
 	}
 	return nil

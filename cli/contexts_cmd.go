@@ -12,8 +12,6 @@ import (
 	"github.com/droverhq/drover/cli/ui"
 )
 
-var contextName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`)
-
 // contextView is a context as it is printed: without its secret.
 type contextView struct {
 	Name      string `json:"name"`
@@ -108,7 +106,7 @@ func (a *app) contextList() error {
 }
 
 func (a *app) contextAdd(ctx context.Context, name string) error {
-	if !contextName.MatchString(name) {
+	if !regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`).MatchString(name) {
 		return usagef("%q is no name for a context: letters, digits, dot, dash and underscore", name)
 	}
 	f, err := a.loadContexts()

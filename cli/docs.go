@@ -4,12 +4,10 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
-	"github.com/spf13/cobra/doc"
 )
 
 func (a *app) completionCommand(root *cobra.Command) *cobra.Command {
@@ -53,25 +51,24 @@ FOLDER is given.`,
 			return nil
 		}),
 		RunE: a.run(func(_ context.Context, args []string) error {
-			header := &doc.GenManHeader{Title: "DROVER", Section: "1", Source: "drover " + version, Manual: "Drover"}
-			if built, err := time.Parse(time.RFC3339, date); err == nil {
-				header.Date = &built
+			built, err := time.Parse(time.RFC3339, date)
+			if err != nil {
+				built = time.Now()
 			}
-			root.DisableAutoGenTag = true
 			if len(args) == 0 {
-				return doc.GenMan(root, header, a.env.Stdout)
+				page := &manPage{date: built}
+				page.render(root)
+				_, err := page.WriteTo(a.env.Stdout)
+				return err
 			}
 			if err := os.MkdirAll(args[0], 0o755); err != nil {
 				return err
 			}
-			if err := doc.GenManTree(root, header, args[0]); err != nil {
-				return err
-			}
-			pages, err := filepath.Glob(filepath.Join(args[0], "drover*.1"))
+			pages, err := writeManPages(root, args[0], built)
 			if err != nil {
 				return err
 			}
-			a.note("%d pages", len(pages))
+			a.note("%d pages", pages)
 			return nil
 		}),
 	}

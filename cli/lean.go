@@ -22,16 +22,22 @@ const (
 	agentLimitFactor = 4 // of the live heap
 )
 
-// tuneMemory returns what keeps the limit in step from time to time.
+// tuneMemory sets the limit, and returns what sets the growth factor once the start is over, which needs no collection,
+// and keeps the limit in step from time to time.
 func tuneMemory(getenv func(string) string) (adjust func()) {
-	if getenv("GOGC") == "" {
-		debug.SetGCPercent(agentGCPercent)
+	tunePercent, tuneLimit := getenv("GOGC") == "", getenv("GOMEMLIMIT") == ""
+	if tuneLimit {
+		debug.SetMemoryLimit(agentMemoryLimit)
 	}
-	if getenv("GOMEMLIMIT") != "" {
-		return func() {}
+	return func() {
+		if tunePercent {
+			debug.SetGCPercent(agentGCPercent)
+			tunePercent = false
+		}
+		if tuneLimit {
+			growLimit()
+		}
 	}
-	debug.SetMemoryLimit(agentMemoryLimit)
-	return growLimit
 }
 
 // growLimit sets the limit by the live heap of the last collection.

@@ -24,8 +24,9 @@ func Main(ctx context.Context, env Env) int {
 		return health(ctx, env, env.Args[1:])
 	}
 	a := &app{env: env}
-	root := a.root()
-	root.SetArgs(rewrite(env.Args))
+	args := rewrite(env.Args)
+	root := a.root(len(args) > 0 && args[0] == "agent" && !wantsHelp(args))
+	root.SetArgs(args)
 	cmd, err := root.ExecuteContextC(ctx)
 	return a.exit(ctx, cmd, err)
 }

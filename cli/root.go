@@ -53,7 +53,9 @@ One binary is everything: the agent, the server, and the commands to operate the
   drover hosts                    the machines that joined
   drover run --name web -p 8080:80 nginx`
 
-func (a *app) root() *cobra.Command {
+// root returns the command line. agentAlone leaves out every other command: an agent shall be subscribed before the flags
+// of fifty commands are made.
+func (a *app) root(agentAlone bool) *cobra.Command {
 	root := &cobra.Command{
 		Use:           "drover",
 		Short:         "Host agent and control server for container machines",
@@ -90,6 +92,10 @@ func (a *app) root() *cobra.Command {
 			c.GroupID = group
 			root.AddCommand(c)
 		}
+	}
+	if agentAlone {
+		add(groupRoles, a.agentCommand())
+		return root
 	}
 	add(groupRoles, a.agentCommand(), a.serverCommand(), a.nodeCommand(), a.devCommand())
 	add(groupOperate, a.hostsCommand(), a.psCommand(), a.runCommand(), a.startCommand(), a.stopCommand(), a.restartCommand(),

@@ -3,7 +3,10 @@ package bench
 import (
 	"bytes"
 	"context"
+	"crypto/ed25519"
+	"crypto/x509"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
@@ -59,7 +62,12 @@ func newStub(inBand bool) (*stub, error) {
 		sessions: make(chan *session, 16),
 		waiting:  make(map[string]*call),
 	}
+	key, err := apiKey()
+	if err != nil {
+		return nil, errors.Join(err, l.Close())
+	}
 	mux := http.NewServeMux()
+	mux.HandleFunc("GET /v1/scripts/api.crt", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(key) })
 	for _, version := range []string{"v1", "v2-beta"} {
 		mux.HandleFunc("GET /"+version, func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("X-API-Schemas", s.url()+"/"+version+"/schemas")
@@ -88,6 +96,19 @@ func newStub(inBand bool) (*stub, error) {
 		},
 	}
 	return s, nil
+}
+
+// apiKey returns a public key as every server hands one out; an agent stores it at its first start.
+func apiKey() ([]byte, error) {
+	public, _, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		return nil, err
+	}
+	der, err := x509.MarshalPKIXPublicKey(public)
+	if err != nil {
+		return nil, err
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}), nil
 }
 
 func (s *stub) schema(version, id, plural string) map[string]any {

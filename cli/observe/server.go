@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/pprof"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -58,6 +59,7 @@ type Server struct {
 	duration *prometheus.HistogramVec
 	streams  *prometheus.CounterVec
 	lasting  *prometheus.HistogramVec
+	metrics  func() http.Handler // made at the first call
 }
 
 // New returns a server that waits for Run.
@@ -84,8 +86,12 @@ func New(cfg Config) *Server {
 		ConstLabels: prometheus.Labels{"version": cfg.Version, "commit": cfg.Commit, "go": cfg.GoVersion},
 	})
 	info.Set(1)
-	s.registry.MustRegister(s.events, s.duration, s.streams, s.lasting, info, &channelMetrics{sources: cfg.Sources},
-		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	s.registry.MustRegister(s.events, s.duration, s.streams, s.lasting, info, &channelMetrics{sources: cfg.Sources})
+	s.metrics = sync.OnceValue(func() http.Handler {
+		// An agent shall subscribe before it describes a hundred figures of its Go runtime.
+		s.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+		return promhttp.HandlerFor(s.registry, promhttp.HandlerOpts{})
+	})
 	return s
 }
 
@@ -108,7 +114,7 @@ func (s *Server) Handler() http.Handler {
 	mux.HandleFunc("GET /healthz", live)
 	mux.HandleFunc("GET /livez", live)
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) { s.answer(w, r, false) })
-	mux.Handle("GET /metrics", promhttp.HandlerFor(s.registry, promhttp.HandlerOpts{}))
+	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, r *http.Request) { s.metrics().ServeHTTP(w, r) })
 	if s.cfg.Profile {
 		mux.HandleFunc("/debug/pprof/", pprof.Index)
 		mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)

@@ -2,7 +2,6 @@ package api
 
 import (
 	"net/http"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -45,8 +44,6 @@ func (h *Handler) newEndpoints() map[string]*endpoint {
 	}
 }
 
-// idPattern is what an id may look like. Names of settings are ids as well.
-var idPattern = regexp.MustCompile(`^[0-9A-Za-z][0-9A-Za-z._-]{0,127}$`)
 
 // dispatch answers an authenticated request.
 func (h *Handler) dispatch(q *request) error {
@@ -78,7 +75,7 @@ func (h *Handler) dispatch(q *request) error {
 		return q.serveCollection(&s, ep)
 	}
 	id := segs[1]
-	if !idPattern.MatchString(id) {
+	if !isID(id) {
 		return notFound()
 	}
 	if len(segs) == 3 {

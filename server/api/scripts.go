@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/netip"
-	"regexp"
 	"strings"
 
 	"github.com/droverhq/drover/server/pki"
@@ -21,8 +20,6 @@ var bootstrapScript string
 // isScript reports whether name is a script and no registration token.
 func isScript(name string) bool { return name == "bootstrap" || name == "api.crt" || name == "ca.pem" }
 
-// tokenPattern is what a registration token may look like. It is written into a script that a shell evaluates.
-var tokenPattern = regexp.MustCompile(`^[0-9A-Za-z]{1,64}:[0-9]{1,20}:[0-9A-Za-z_-]{1,128}$`)
 
 // serveScript answers /v1/scripts/{name}, without authentication: the token in the path is one.
 func (h *Handler) serveScript(w *recorder, r *http.Request, t *target) error {
@@ -55,7 +52,7 @@ func (h *Handler) serveRegistrationScript(w *recorder, r *http.Request, t *targe
 		return tooMany(wait)
 	}
 	unknown := fail(http.StatusNotFound, "Not Found", "there is no such script or registration token")
-	if !tokenPattern.MatchString(token) {
+	if !isToken(token) {
 		h.failures.failed(client, counted)
 		return unknown
 	}

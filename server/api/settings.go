@@ -40,7 +40,7 @@ func checkSetting(name, value string) (string, error) {
 	switch name {
 	case settingHost:
 		u, err := url.Parse(value)
-		if err != nil || u.Scheme != "http" && u.Scheme != "https" || !hostPattern.MatchString(u.Host) || strings.Trim(u.Path, "/") != "" {
+		if err != nil || u.Scheme != "http" && u.Scheme != "https" || !isHost(u.Host) || strings.Trim(u.Path, "/") != "" {
 			return "", invalid("InvalidFormat", "value", "%q is no address like https://drover.example:8443", value)
 		}
 		return u.Scheme + "://" + u.Host, nil

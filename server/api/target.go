@@ -5,7 +5,6 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
-	"regexp"
 	"slices"
 	"strings"
 )
@@ -52,11 +51,9 @@ func splitPath(u *url.URL) ([]string, bool) {
 	return segs, true
 }
 
-var versionName = regexp.MustCompile(`^v[0-9]`)
-
 // parseTarget finds version and project in the segments of a path. ok is false where the path is not under a version.
 func parseTarget(base string, segs []string) (t target, ok bool) {
-	if len(segs) == 0 || !versionName.MatchString(strings.ToLower(segs[0])) {
+	if len(segs) == 0 || !isVersion(segs[0]) {
 		return target{}, false
 	}
 	t = target{base: base, version: latest}
@@ -74,8 +71,6 @@ func parseTarget(base string, segs []string) (t target, ok bool) {
 // /projects/1a5/hosts reads as the hosts of that project.
 func isProjectLink([]string) bool { return false }
 
-// hostPattern is what a Host header may look like. It goes into links, and into a script that a shell evaluates.
-var hostPattern = regexp.MustCompile(`^([A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\.?|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?$`)
 
 // proxies are the peers whose X-Forwarded headers count. Loopback always does.
 type proxies []netip.Prefix
@@ -147,7 +142,7 @@ func (p proxies) base(r *http.Request) (string, bool) {
 			host += ":" + port
 		}
 	}
-	if len(host) > 255 || !hostPattern.MatchString(host) {
+	if len(host) > 255 || !isHost(host) {
 		return "", false
 	}
 	return scheme + "://" + host, true
