@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"strings"
 	"bufio"
 	"context"
 	"crypto/tls"
@@ -11,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync/atomic"
 	"time"
 

@@ -26,7 +26,7 @@ func (q *request) serveHostProxy() error {
 		return forbidden("a browser opened this socket from another site")
 	}
 	segs := q.target.segments
-	if !idPattern.MatchString(segs[1]) {
+	if !isID(segs[1]) {
 		return notFound()
 	}
 	host, err := q.h.store.Hosts.Get(segs[1])
@@ -62,7 +62,7 @@ func (q *request) serveTunnel() error {
 
 // serveReplica answers another replica of the server, which shows a token of its own kind.
 func (h *Handler) serveReplica(w *recorder, r *http.Request, t *target) error {
-	if h.cfg.Access == nil || !idPattern.MatchString(t.segments[1]) {
+	if h.cfg.Access == nil || !isID(t.segments[1]) {
 		return notFound()
 	}
 	w.quiet = true

@@ -44,7 +44,6 @@ func (h *Handler) newEndpoints() map[string]*endpoint {
 	}
 }
 
-
 // dispatch answers an authenticated request.
 func (h *Handler) dispatch(q *request) error {
 	segs := q.target.segments

@@ -20,7 +20,6 @@ var bootstrapScript string
 // isScript reports whether name is a script and no registration token.
 func isScript(name string) bool { return name == "bootstrap" || name == "api.crt" || name == "ca.pem" }
 
-
 // serveScript answers /v1/scripts/{name}, without authentication: the token in the path is one.
 func (h *Handler) serveScript(w *recorder, r *http.Request, t *target) error {
 	if !isGet(r) {

@@ -71,7 +71,6 @@ func parseTarget(base string, segs []string) (t target, ok bool) {
 // /projects/1a5/hosts reads as the hosts of that project.
 func isProjectLink([]string) bool { return false }
 
-
 // proxies are the peers whose X-Forwarded headers count. Loopback always does.
 type proxies []netip.Prefix
 
