@@ -18,6 +18,7 @@ type LogsConfig struct {
 	Commands   []string // what may be run on log files
 	Auth       string   // token or none
 	KeyFile    string   // signs and checks tokens
+	TLS        doorTLS
 	Origins    []string
 	Lookup     string                // base URL of a task lookup
 	Tasks      map[string]logs.Place // a table instead of it
@@ -56,6 +57,12 @@ func logKeys() []configKey {
 			oneOf(func(c *Config) *string { return &c.Logs.Auth }, "token", "none")).vars("DROVER_LOGS_AUTH").flagged("logs-auth").defaults("token"),
 		key("app.logs.token-key-file", "key of the tokens, the same file on nodes and server: 32 bytes in hex, mode 0600",
 			dir(func(c *Config) *string { return &c.Logs.KeyFile })).vars("DROVER_LOGS_TOKEN_KEY_FILE").flagged("logs-token-key-file"),
+		key("app.logs.tls", "off: plain HTTP; own: an authority of the node's own; files: app.logs.cert-file and key-file",
+			oneOf(func(c *Config) *string { return &c.Logs.TLS.Mode }, "off", "own", "files")).vars("DROVER_LOGS_TLS").flagged("logs-tls").defaults("off"),
+		key("app.logs.cert-file", "certificate of the log service with tls files; read again when it changes",
+			dir(func(c *Config) *string { return &c.Logs.TLS.CertFile })).vars("DROVER_LOGS_CERT_FILE").flagged("logs-cert"),
+		key("app.logs.key-file", "its key",
+			dir(func(c *Config) *string { return &c.Logs.TLS.KeyFile })).vars("DROVER_LOGS_KEY_FILE").flagged("logs-key"),
 		key("app.logs.origins", "web origins whose pages may connect, like https://host; * is any",
 			list(func(c *Config) *[]string { return &c.Logs.Origins })).vars("DROVER_LOGS_ORIGINS").of(kindList),
 		key("app.logs.cmd-white-list", "commands for log files",

@@ -2,13 +2,16 @@ package cli
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
 	stdlog "log"
+	"maps"
 	"net"
 	"net/http"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -33,7 +36,12 @@ type logDoor struct {
 	service *logs.Service
 	door    *logs.Door
 	address string
+	tls     doorTLS
+	tlsDir  string   // of an authority of the node's own
+	names   []string // for its certificate
 	log     logrus.FieldLogger
+
+	cert atomic.Pointer[doorCertificate] // nil: plain HTTP, or not listening yet
 
 	listener net.Listener
 	active   sync.WaitGroup // requests, for which http.Server.Close does not wait
@@ -70,7 +78,10 @@ func newLogDoor(cfg *Config, node string, names []string, pods logs.Pods, log lo
 	if err != nil {
 		return nil, err
 	}
-	return &logDoor{service: service, door: door, address: net.JoinHostPort(l.Listen, strconv.Itoa(l.Port)), log: log}, nil
+	return &logDoor{
+		service: service, door: door, address: net.JoinHostPort(l.Listen, strconv.Itoa(l.Port)), log: log,
+		tls: l.TLS, tlsDir: filepath.Join(cfg.Agent.StateDir, "logs-tls"), names: append([]string{"localhost", node}, names...),
+	}, nil
 }
 
 // ServeHTTP implements http.Handler.
@@ -124,10 +135,19 @@ func taskLookup(l *LogsConfig) (logs.Lookup, error) {
 }
 
 func (d *logDoor) listen(ctx context.Context) (net.Addr, error) {
+	cert, err := d.tls.open(ctx, d.tlsDir, d.names)
+	if err != nil {
+		return nil, fmt.Errorf("app.logs.tls: %w", err)
+	}
 	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", d.address)
 	if err != nil {
 		return nil, err
 	}
+	if cert != nil {
+		d.log.WithFields(logrus.Fields{"sha256": cert.pin(), "ca": cert.caFile}).Info("the log service speaks TLS")
+		l = tls.NewListener(l, cert.config)
+	}
+	d.cert.Store(cert)
 	d.listener = l
 	return l.Addr(), nil
 }
@@ -190,27 +210,54 @@ func startLogDoor(ctx context.Context, group *errgroup.Group, cfg *Config, hostU
 	return nil
 }
 
-// announced adds the label by which a server knows the port of this host's log service.
-type announced struct {
-	ping.Sampler
-	port int
-	last atomic.Pointer[[2]*hostinfo.Sample] // without and with the label: a sample is the same until there is a new one
+// labels are how a server knows this host's log service; nil for a host without one.
+func (d *logDoor) labels() map[string]string {
+	if d == nil {
+		return nil
+	}
+	out := map[string]string{}
+	if addr, ok := d.listening().(*net.TCPAddr); ok {
+		out[serverlogs.LabelPort] = strconv.Itoa(addr.Port)
+	}
+	if pin := d.cert.Load().pin(); pin != "" {
+		out[serverlogs.LabelTLS] = pin
+	}
+	return out
 }
 
-// Sample returns the last sample with the label.
+func (d *logDoor) listening() net.Addr {
+	if d.listener == nil {
+		return nil
+	}
+	return d.listener.Addr()
+}
+
+// announced adds labels to what a host tells about itself.
+type announced struct {
+	ping.Sampler
+	labels func() map[string]string
+	last   atomic.Pointer[[2]*hostinfo.Sample] // without and with them: a sample is the same until there is a new one
+}
+
+// Sample returns the last sample with the labels.
 func (s *announced) Sample() *hostinfo.Sample {
 	last := s.Sampler.Sample()
-	if last == nil || s.port == 0 {
-		return last
+	if last == nil {
+		return nil
 	}
 	if have := s.last.Load(); have != nil && have[0] == last {
 		return have[1]
 	}
-	with := *last
-	with.Labels = map[string]string{serverlogs.LabelPort: strconv.Itoa(s.port)}
-	for k, v := range last.Labels {
-		with.Labels[k] = v
+	more := s.labels()
+	if len(more) == 0 {
+		return last
 	}
+	with := *last
+	with.Labels = maps.Clone(last.Labels)
+	if with.Labels == nil {
+		with.Labels = map[string]string{}
+	}
+	maps.Copy(with.Labels, more)
 	s.last.Store(&[2]*hostinfo.Sample{last, &with})
 	return &with
 }

@@ -10,6 +10,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/http/httputil"
@@ -26,6 +27,10 @@ import (
 
 // LabelPort is the label under which a host announces the port of its log service.
 const LabelPort = "io.drover.logs.port"
+
+// LabelTLS is the label under which a host announces that its log service speaks TLS: the SHA-256, in hex, of the
+// certificate of the service or of the authority behind it. No other one is taken.
+const LabelTLS = "io.drover.logs.tls"
 
 // Hosts are the registered hosts and their agents.
 type Hosts interface {
@@ -62,10 +67,12 @@ func New(cfg Config) (*Proxy, error) {
 		cfg.Dial = (&net.Dialer{Timeout: 10 * time.Second}).DialContext
 	}
 	if cfg.Log == nil {
-		cfg.Log = logrus.New()
+		quiet := logrus.New()
+		quiet.SetOutput(io.Discard)
+		cfg.Log = quiet
 	}
 	return &Proxy{cfg: cfg, transport: &http.Transport{
-		DialContext: cfg.Dial, ResponseHeaderTimeout: time.Minute, IdleConnTimeout: 30 * time.Second, MaxIdleConnsPerHost: 4,
+		DialContext: cfg.Dial, DialTLSContext: cfg.dialTLS, ResponseHeaderTimeout: time.Minute, IdleConnTimeout: 30 * time.Second, MaxIdleConnsPerHost: 4,
 		DisableCompression: true, // what the host compressed stays so, and the rest is not worth it
 	}}, nil
 }
@@ -192,11 +199,16 @@ func (p *Proxy) Serve(w http.ResponseWriter, r *http.Request, host *store.Host, 
 			return fmt.Errorf("token for host %s: %w", host.ID, err)
 		}
 	}
+	scheme := "http"
+	if pin := host.Labels[LabelTLS]; pin != "" {
+		scheme = "https"
+		r = r.WithContext(context.WithValue(r.Context(), pinKey{}, pin))
+	}
 	relay := httputil.ReverseProxy{
 		Transport: p.transport, FlushInterval: -1,
 		Rewrite: func(pr *httputil.ProxyRequest) {
 			out := pr.Out
-			out.URL.Scheme, out.URL.Host, out.URL.Path, out.URL.RawPath = "http", address, path, ""
+			out.URL.Scheme, out.URL.Host, out.URL.Path, out.URL.RawPath = scheme, address, path, ""
 			out.Host = address
 			// What the caller showed to the server is not for the host.
 			for _, name := range []string{"Authorization", "Cookie", "Origin"} {
@@ -221,6 +233,9 @@ func (p *Proxy) Serve(w http.ResponseWriter, r *http.Request, host *store.Host, 
 			if !errors.As(err, &e) {
 				p.cfg.Log.WithError(err).WithField("host", host.ID).Warn("log proxy: no connection")
 				e = problem(http.StatusBadGateway, "the log service of host %s at %s does not answer", host.DisplayName(), address)
+				if errors.Is(err, errPin) {
+					e.Text = fmt.Sprintf("the log service of host %s at %s shows another certificate than the host announced", host.DisplayName(), address)
+				}
 			}
 			if r.Context().Err() == nil {
 				e.Write(w)

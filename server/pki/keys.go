@@ -48,6 +48,22 @@ type Vault interface {
 
 // Open loads the keys from v and makes those that are missing. now is the clock; nil means the machine's.
 func Open(ctx context.Context, v Vault, now func() time.Time) (*Keys, error) {
+	k, err := OpenAuthority(ctx, v, now)
+	if err != nil {
+		return nil, err
+	}
+	api, err := v.Secret(ctx, nameAPIKey, newAPIKey)
+	if err != nil {
+		return nil, fmt.Errorf("pki: secret %s: %w", nameAPIKey, err)
+	}
+	if err := k.parseAPIKey(api); err != nil {
+		return nil, fmt.Errorf("pki: secret %s: %w", nameAPIKey, err)
+	}
+	return k, nil
+}
+
+// OpenAuthority is Open for who only issues certificates: there is no token key.
+func OpenAuthority(ctx context.Context, v Vault, now func() time.Time) (*Keys, error) {
 	if now == nil {
 		now = time.Now
 	}
@@ -55,16 +71,9 @@ func Open(ctx context.Context, v Vault, now func() time.Time) (*Keys, error) {
 	if err != nil {
 		return nil, fmt.Errorf("pki: secret %s: %w", nameCA, err)
 	}
-	api, err := v.Secret(ctx, nameAPIKey, newAPIKey)
-	if err != nil {
-		return nil, fmt.Errorf("pki: secret %s: %w", nameAPIKey, err)
-	}
 	k := &Keys{}
 	if err := k.parseCA(ca); err != nil {
 		return nil, fmt.Errorf("pki: secret %s: %w", nameCA, err)
-	}
-	if err := k.parseAPIKey(api); err != nil {
-		return nil, fmt.Errorf("pki: secret %s: %w", nameAPIKey, err)
 	}
 	return k, nil
 }
