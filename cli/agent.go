@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	goruntime "runtime"
@@ -22,6 +23,7 @@ import (
 	"github.com/droverhq/drover/ping"
 	"github.com/droverhq/drover/register"
 	"github.com/droverhq/drover/runtime"
+	serverlogs "github.com/droverhq/drover/server/logs"
 	"github.com/droverhq/drover/utils/backoff"
 )
 
@@ -108,6 +110,7 @@ func reloadLevel(log *logrus.Logger, load func() (*Config, error)) {
 // agentOptions are what `drover agent` and `drover dev` do differently.
 type agentOptions struct {
 	log     *logrus.Logger
+	logs    *logDoor // set by runAgent; nil: no log service
 	notify  *notifier
 	profile bool
 	lean    bool // the process is an agent alone: keep it small
@@ -182,8 +185,8 @@ func (a *app) runAgent(ctx context.Context, cfg *Config, o agentOptions) error {
 		if o.joined != nil {
 			o.joined(joined.HostUUID)
 		}
-		if cfg.Logs.Port != 0 && rejoined.IsZero() {
-			if err := startLogDoor(bg, group, cfg, joined.HostUUID, o); err != nil {
+		if rejoined.IsZero() {
+			if o.logs, err = startLogDoor(bg, group, cfg, joined.HostUUID, o); err != nil {
 				return err
 			}
 		}
@@ -231,7 +234,7 @@ func (a *app) session(ctx context.Context, cfg *Config, joined *register.Result,
 		Hostname: hostname(ctx, host.Hostname, self, engine), HostIP: hostIP, APIProxy: host.HostAPIProxy, AgentImage: host.AgentImage,
 		HostLabels: host.Labels, SchedulerIPs: host.SchedulerIPs, SchedulerRequireAny: host.SchedulerRequireAny,
 		MemoryOverride: host.MemoryOverride, MilliCPUOverride: host.MilliCPUOverride, LocalStorageMBOverride: host.LocalStorageMBOverride,
-		Disabled: !host.DockerEnabled, Containers: cache, Engine: tap, Host: &announced{Sampler: collector, port: cfg.Logs.Port}, Log: log,
+		Disabled: !host.DockerEnabled, Containers: cache, Engine: tap, Host: &announced{Sampler: collector, labels: o.logs.labels}, Log: log,
 	})
 	router := events.NewRouter(events.RouterConfig{
 		Log: log, Timeout: cfg.Events.Timeout, Classify: handlers.Classify, Observe: health.Observe,
@@ -254,6 +257,9 @@ func (a *app) session(ctx context.Context, cfg *Config, joined *register.Result,
 		return withExit(ExitConfig, err)
 	}
 	defer node.Close()
+	if o.logs != nil {
+		node.mount(serverlogs.TunnelPath+"/", http.StripPrefix(serverlogs.TunnelPath, o.logs.throughTunnel()))
+	}
 	doors, err := newAgentDoors(joined, node, log)
 	if err != nil {
 		return withExit(ExitConfig, err)

@@ -11,6 +11,7 @@ import (
 // LogsConfig is the log service of a node. The first names in the file are those of the node agents before Drover.
 type LogsConfig struct {
 	Port       int    // app.logs.port; 0 is none
+	Tunnel     bool   // serve through the tunnel to the server, also without a port
 	Listen     string // address without a port; "" is all
 	Root       string // app.logs.root
 	Roots      []string
@@ -45,6 +46,8 @@ func logKeys() []configKey {
 	return []configKey{
 		key("app.logs.port", "port of the log service; 0 is none, and 8080 for 'drover node'",
 			integer(0, 65535, func(c *Config) *int { return &c.Logs.Port })).vars("DROVER_LOGS_PORT").flagged("logs-port"),
+		key("app.logs.tunnel", "serve log files through the agent's tunnel to its server too where there is no port",
+			boolean(func(c *Config) *bool { return &c.Logs.Tunnel })).vars("DROVER_LOGS_TUNNEL").flagged("logs-tunnel").defaults("false"),
 		key("app.logs.listen", "address of the log service, without a port; empty: all of the host's",
 			text(func(c *Config) *string { return &c.Logs.Listen })).vars("DROVER_LOGS_LISTEN").flagged("logs-listen"),
 		key("app.logs.root", "folder of the log files, and where names without a leading / begin",

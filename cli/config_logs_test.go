@@ -76,12 +76,14 @@ func (oneSample) First() <-chan struct{}     { return nil }
 
 func TestThePortIsAnnounced(t *testing.T) {
 	last := &hostinfo.Sample{Labels: map[string]string{"a": "b"}}
-	s := &announced{Sampler: oneSample{last}, port: 8080}
+	labels := map[string]string{serverlogs.LabelPort: "8080"}
+	s := &announced{Sampler: oneSample{last}, labels: func() map[string]string { return labels }}
 	with := s.Sample()
 	if with.Labels[serverlogs.LabelPort] != "8080" || with.Labels["a"] != "b" || len(last.Labels) != 1 || s.Sample() != with {
 		t.Errorf("labels %v, of the sample itself %v", with.Labels, last.Labels)
 	}
-	if s.port = 0; s.Sample() != last {
+	var none *logDoor
+	if s = (&announced{Sampler: oneSample{last}, labels: none.labels}); s.Sample() != last {
 		t.Error("a host without a log service announces one")
 	}
 }

@@ -44,7 +44,7 @@ func (t doorTLS) open(ctx context.Context, dir string, names []string) (*doorCer
 		}
 		return &doorCertificate{config: files.TLSConfig()}, nil
 	}
-	keys, err := pki.OpenAuthority(ctx, folderVault(dir), nil)
+	keys, err := pki.OpenCA(ctx, folderVault(dir), nil)
 	if err != nil {
 		return nil, err
 	}

@@ -25,6 +25,7 @@ import (
 
 	"github.com/droverhq/drover/hostinfo"
 	"github.com/droverhq/drover/ping"
+	"github.com/droverhq/drover/server/access"
 	serverlogs "github.com/droverhq/drover/server/logs"
 	"github.com/droverhq/drover/server/store"
 	"github.com/droverhq/drover/service/logs"
@@ -59,11 +60,13 @@ func newLogDoor(cfg *Config, node string, names []string, pods logs.Pods, log lo
 		return nil, err
 	}
 	names = slices.DeleteFunc(names, func(n string) bool { return n == "" })
-	authorize, err := logAuthorizer(l, names)
-	if err != nil {
-		return nil, err
+	var authorize func(*http.Request) (logs.Caller, error) // nobody
+	if l.Port != 0 {
+		if authorize, err = logAuthorizer(l, names); err != nil {
+			return nil, err
+		}
 	}
-	if l.Auth == "none" {
+	if l.Port != 0 && l.Auth == "none" {
 		log.WithField("roots", strings.Join(append([]string{l.Root}, l.Roots...), " ")).Warn(
 			"app.logs.auth is none: whoever reaches the port of the log service reads every file below its roots, and appends below app.logs.stdin-roots")
 	}
@@ -89,6 +92,18 @@ func (d *logDoor) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	d.active.Add(1)
 	defer d.active.Done()
 	d.door.ServeHTTP(w, r)
+}
+
+// throughTunnel is the log service for what the server lets in: it says for whom a request is.
+func (d *logDoor) throughTunnel() http.Handler {
+	door := d.door.Trusted(func(r *http.Request) (logs.Caller, string) {
+		return logs.Caller{Name: r.Header.Get(access.HeaderUser)}, r.Header.Get("X-Forwarded-For")
+	})
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		d.active.Add(1)
+		defer d.active.Done()
+		door.ServeHTTP(w, r)
+	})
 }
 
 // limits turns the units of the file into those of the service.
@@ -134,6 +149,7 @@ func taskLookup(l *LogsConfig) (logs.Lookup, error) {
 	return nil, nil
 }
 
+// listen opens the port, if there is one.
 func (d *logDoor) listen(ctx context.Context) (net.Addr, error) {
 	cert, err := d.tls.open(ctx, d.tlsDir, d.names)
 	if err != nil {
@@ -159,7 +175,13 @@ func (d *logDoor) run(ctx context.Context) error {
 		ErrorLog:    stdlog.New(io.Discard, "", 0),                     // port scans
 	}
 	stop := context.AfterFunc(ctx, func() { _ = srv.Close() })
-	err := srv.Serve(d.listener)
+	var err error
+	if d.listener != nil {
+		err = srv.Serve(d.listener)
+	} else {
+		<-ctx.Done()
+		err = http.ErrServerClosed
+	}
 	stop()
 	_ = srv.Close() // again at most
 	d.door.Close()
@@ -177,21 +199,26 @@ func (d *logDoor) reload(cfg *Config) error {
 	return d.service.Reload(cfg.Logs.Commands, cfg.Logs.Limits.limits())
 }
 
-// startLogDoor serves the log service beside an agent until ctx ends.
-func startLogDoor(ctx context.Context, group *errgroup.Group, cfg *Config, hostUUID string, o agentOptions) error {
+// startLogDoor serves the log service beside an agent until ctx ends. It returns nil where none is configured.
+func startLogDoor(ctx context.Context, group *errgroup.Group, cfg *Config, hostUUID string, o agentOptions) (*logDoor, error) {
+	if cfg.Logs.Port == 0 && !cfg.Logs.Tunnel {
+		return nil, nil
+	}
 	name := cfg.Agent.Hostname
 	if name == "" {
 		name, _ = os.Hostname()
 	}
 	d, err := newLogDoor(cfg, name, []string{hostUUID, name, cfg.Agent.IP}, nil, o.log)
 	if err != nil {
-		return withExit(ExitConfig, err)
+		return nil, withExit(ExitConfig, err)
 	}
-	addr, err := d.listen(ctx)
-	if err != nil {
-		return fmt.Errorf("log service: %w", err)
+	if cfg.Logs.Port != 0 {
+		addr, err := d.listen(ctx)
+		if err != nil {
+			return nil, fmt.Errorf("log service: %w", err)
+		}
+		o.log.WithField("address", addr.String()).Info("the log service is ready")
 	}
-	o.log.WithField("address", addr.String()).Info("the log service is ready")
 	group.Go(func() error { return d.run(ctx) })
 	if o.load != nil {
 		group.Go(func() error {
@@ -207,7 +234,7 @@ func startLogDoor(ctx context.Context, group *errgroup.Group, cfg *Config, hostU
 			return nil
 		})
 	}
-	return nil
+	return d, nil
 }
 
 // labels are how a server knows this host's log service; nil for a host without one.
@@ -215,7 +242,7 @@ func (d *logDoor) labels() map[string]string {
 	if d == nil {
 		return nil
 	}
-	out := map[string]string{}
+	out := map[string]string{serverlogs.LabelTunnel: "true"}
 	if addr, ok := d.listening().(*net.TCPAddr); ok {
 		out[serverlogs.LabelPort] = strconv.Itoa(addr.Port)
 	}

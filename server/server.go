@@ -189,16 +189,18 @@ func (s *Server) compose(p *parts) (err error) {
 		return err
 	}
 	p.compute.Use(p.hub)
-	p.logs, err = logs.New(logs.Config{Hosts: api.Registered(p.store), Token: s.cfg.LogToken, Locate: s.cfg.LogLocate, Log: s.cfg.Log})
-	if err != nil {
-		return err
-	}
 	clients, err := s.replicaTLS(p)
 	if err != nil {
 		return err
 	}
 	p.access, err = access.New(access.Config{
 		Store: p.store, Key: p.keys.APIKey(), URL: p.replica, TLS: clients, Log: s.cfg.Log, Now: s.cfg.Now,
+	})
+	if err != nil {
+		return err
+	}
+	p.logs, err = logs.New(logs.Config{
+		Hosts: api.Registered(p.store), Token: s.cfg.LogToken, Locate: s.cfg.LogLocate, Tunnel: p.access.ServeHost, Log: s.cfg.Log,
 	})
 	if err != nil {
 		return err

@@ -32,13 +32,13 @@ func (q *request) serveLogs(query url.Values, path string) error {
 	host, err := q.h.cfg.Logs.Find(q.ctx(), query)
 	if err == nil {
 		q.w.quiet = true // the host keeps a line a command
-		err = q.h.cfg.Logs.Serve(q.w, q.r, host, q.who.accountID, path)
+		err = q.h.cfg.Logs.Serve(q.w, q.r, host, q.who.accountID, q.client, path)
 	}
 	var e *logs.Error
 	if errors.As(err, &e) {
 		return fail(e.Status, http.StatusText(e.Status), "%s", e.Text)
 	}
-	return err
+	return fromAccess(err)
 }
 
 // Agent returns the record of an agent.

@@ -32,6 +32,16 @@ const LabelPort = "io.drover.logs.port"
 // certificate of the service or of the authority behind it. No other one is taken.
 const LabelTLS = "io.drover.logs.tls"
 
+// LabelTunnel is the label under which a host announces that its log service is reached through its tunnel, at
+// [TunnelPath].
+const LabelTunnel = "io.drover.logs.tunnel"
+
+// TunnelPath is where the agent of a host serves its log service in the tunnel.
+const TunnelPath = "/logs"
+
+// TokenPrefix begins the WebSocket subprotocol in which a browser shows a token.
+const TokenPrefix = "drover.token."
+
 // Hosts are the registered hosts and their agents.
 type Hosts interface {
 	Hosts() []*store.Host
@@ -46,6 +56,8 @@ type Config struct {
 	Token func(host *store.Host, user string) (string, error)
 	// Locate finds the node of a task or request, by name or address; nil: ids are not known.
 	Locate func(ctx context.Context, task, request string) (node string, err error)
+	// Tunnel relays through the tunnel of a host's agent; it returns an error if it has not answered. Nil: there are none.
+	Tunnel func(w http.ResponseWriter, r *http.Request, host *store.Host, user string, client netip.Addr, path string) error
 	// Dial connects to an address of a host; nil is TCP.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 	Log  logrus.FieldLogger // nil: nothing is logged
@@ -180,8 +192,9 @@ func fromThere(remote string, ip netip.Addr) bool {
 	return err == nil && (addr.Unmap() == ip || addr.IsLoopback() && ip.IsLoopback())
 }
 
-// Serve relays r to path of host's log service for user, who was authenticated. A WebSocket is relayed until it closes.
-func (p *Proxy) Serve(w http.ResponseWriter, r *http.Request, host *store.Host, user, path string) error {
+// Serve relays r to path of host's log service for user, who was authenticated at address client: through the host's
+// tunnel where it has one, to the port that it announced else. A WebSocket is relayed until it closes.
+func (p *Proxy) Serve(w http.ResponseWriter, r *http.Request, host *store.Host, user string, client netip.Addr, path string) error {
 	p.active.Add(1)
 	defer p.active.Done()
 	if origin := r.Header.Get("Origin"); origin != "" {
@@ -189,6 +202,37 @@ func (p *Proxy) Serve(w http.ResponseWriter, r *http.Request, host *store.Host, 
 			return problem(http.StatusForbidden, "a browser sent this request from another site")
 		}
 	}
+	if p.cfg.Tunnel != nil && host.Labels[LabelTunnel] != "" {
+		err := p.cfg.Tunnel(w, withoutToken(r), host, user, client, TunnelPath+path)
+		if err == nil || host.Labels[LabelPort] == "" {
+			return err
+		}
+		p.cfg.Log.WithError(err).WithField("host", host.ID).Info("log proxy: no way through the tunnel, trying the port")
+	}
+	return p.dial(w, withoutToken(r), host, user, path)
+}
+
+// withoutToken takes what a browser showed to the server out of the subprotocols: it is not for the host.
+func withoutToken(r *http.Request) *http.Request {
+	const name = "Sec-Websocket-Protocol"
+	var kept []string
+	for _, header := range r.Header.Values(name) {
+		for one := range strings.SplitSeq(header, ",") {
+			if one = strings.TrimSpace(one); one != "" && !strings.HasPrefix(one, TokenPrefix) {
+				kept = append(kept, one)
+			}
+		}
+	}
+	r = r.Clone(r.Context())
+	r.Header.Del(name)
+	if len(kept) > 0 {
+		r.Header.Set(name, strings.Join(kept, ", "))
+	}
+	return r
+}
+
+// dial relays to the port of the host's log service.
+func (p *Proxy) dial(w http.ResponseWriter, r *http.Request, host *store.Host, user, path string) error {
 	address, err := p.address(host)
 	if err != nil {
 		return err

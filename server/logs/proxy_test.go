@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"net/url"
 	"strings"
 	"testing"
@@ -89,7 +90,7 @@ func TestOnlyRegisteredHostsAreFound(t *testing.T) {
 // front serves a proxy to one host as the server does.
 func front(t *testing.T, p *Proxy, h *store.Host) *httptest.Server {
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if err := p.Serve(w, r, h, "ada", "/below"); err != nil {
+		if err := p.Serve(w, r, h, "ada", netip.MustParseAddr("192.0.2.7"), "/below"); err != nil {
 			var e *Error
 			if !errors.As(err, &e) {
 				e = problem(500, "%v", err)

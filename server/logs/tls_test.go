@@ -30,7 +30,7 @@ func (v vault) Secret(_ context.Context, name string, create func() ([]byte, err
 
 func TestOnlyTheAnnouncedCertificateIsTaken(t *testing.T) {
 	issuer := func() *tls.Config {
-		keys, err := pki.OpenAuthority(t.Context(), vault{}, nil)
+		keys, err := pki.OpenCA(t.Context(), vault{}, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

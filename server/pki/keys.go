@@ -48,7 +48,7 @@ type Vault interface {
 
 // Open loads the keys from v and makes those that are missing. now is the clock; nil means the machine's.
 func Open(ctx context.Context, v Vault, now func() time.Time) (*Keys, error) {
-	k, err := OpenAuthority(ctx, v, now)
+	k, err := OpenCA(ctx, v, now)
 	if err != nil {
 		return nil, err
 	}
@@ -62,8 +62,8 @@ func Open(ctx context.Context, v Vault, now func() time.Time) (*Keys, error) {
 	return k, nil
 }
 
-// OpenAuthority is Open for who only issues certificates: there is no token key.
-func OpenAuthority(ctx context.Context, v Vault, now func() time.Time) (*Keys, error) {
+// OpenCA is Open for whoever needs the authority alone: the keys have no API key then.
+func OpenCA(ctx context.Context, v Vault, now func() time.Time) (*Keys, error) {
 	if now == nil {
 		now = time.Now
 	}

@@ -42,31 +42,43 @@ func (e *env) eachFile(ctx context.Context, operands []Word, f func(name string,
 	return code, nil
 }
 
-// copyTo relays r. It flushes after each read, so that a follow upstream is not held back.
+// copyTo relays r. It flushes after each read, so that a follow upstream is not held back, and keeps the beginning of
+// a line for the next flush.
 func (e *env) copyTo(r io.Reader) error {
 	if err := e.out.Flush(); err != nil {
 		return err
 	}
-	buf := make([]byte, firstBlock)
+	buf, held := make([]byte, firstBlock), 0
 	for {
-		n, err := r.Read(buf)
-		if n > 0 {
-			if _, werr := e.out.Write(buf[:n]); werr != nil {
+		n, err := r.Read(buf[held:])
+		n += held
+		held = 0
+		if whole := bytes.LastIndexByte(buf[:n], '\n') + 1; whole > 0 {
+			held = n - whole
+		}
+		if n > held {
+			if _, werr := e.out.Write(buf[:n-held]); werr != nil {
 				return werr
 			}
 			if ferr := e.out.Flush(); ferr != nil {
 				return ferr
 			}
 		}
+		rest := buf[n-held : n]
 		if n == len(buf) && n < blockSize {
 			buf = make([]byte, 2*n)
+		}
+		copy(buf, rest)
+		if err == nil {
+			continue
+		}
+		if _, werr := e.out.Write(buf[:held]); werr != nil {
+			return werr
 		}
 		if errors.Is(err, io.EOF) {
 			return nil
 		}
-		if err != nil {
-			return err
-		}
+		return err
 	}
 }
 

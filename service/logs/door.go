@@ -75,6 +75,7 @@ type Door struct {
 	cfg      DoorConfig
 	upgrader websocket.Upgrader
 	mux      *http.ServeMux
+	frames   sync.Pool // *[]byte, lent to who writes
 
 	ctx     context.Context //nolint:containedctx // of the WebSockets, which outlive their requests; Close ends it
 	stop    context.CancelFunc
@@ -97,6 +98,7 @@ func NewDoor(cfg DoorConfig) (*Door, error) {
 	fill(&cfg.PerClient, 8)
 	fill(&cfg.PerNode, 256)
 	d := &Door{cfg: cfg, mux: http.NewServeMux(), clients: map[string]int{}}
+	d.frames.New = func() any { return new([]byte) }
 	d.ctx, d.stop = context.WithCancel(context.Background())
 	d.upgrader = websocket.Upgrader{
 		ReadBufferSize: 1 << 10, WriteBufferSize: 4 << 10, WriteBufferPool: &sync.Pool{},
@@ -133,6 +135,17 @@ func (d *Door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	d.mux.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), callerKey{}, who)))
+}
+
+// Trusted is the door for requests that somebody else has let in, as what comes through the tunnel to a server. who
+// names the caller and the address that it sent from.
+func (d *Door) Trusted(who func(r *http.Request) (caller Caller, client string)) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		name, client := who(r)
+		r = r.WithContext(context.WithValue(r.Context(), callerKey{}, name))
+		r.RemoteAddr = client
+		d.mux.ServeHTTP(w, r)
+	})
 }
 
 type callerKey struct{}

@@ -146,6 +146,9 @@ func (s *Service) Run(ctx context.Context, p *Pipeline, sink Sink) (Result, erro
 	if werr := group.Wait(); err == nil {
 		err = werr
 	}
+	if ferr := counted.finish(); err == nil {
+		err = ferr
+	}
 	result := Result{ExitCode: codes[len(codes)-1], ReadBytes: m.read.Load(), OutBytes: counted.bytes, OutLines: counted.lines}
 	if err == nil {
 		return result, nil

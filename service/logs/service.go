@@ -1,6 +1,7 @@
 package logs
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -133,7 +134,7 @@ func follows(p *Pipeline) bool {
 	return err == nil && slices.ContainsFunc(opts, func(o option) bool { return strings.EqualFold(o.name, "f") })
 }
 
-// A counter is the end of a pipeline: it counts and paces what goes to the sink.
+// A counter is the end of a pipeline: it counts and paces what goes to the sink, and cuts it at the ends of lines.
 type counter struct {
 	w    io.Writer
 	ctx  context.Context
@@ -141,23 +142,67 @@ type counter struct {
 
 	mu      sync.Mutex // guards stopped, and keeps a late write out of the sink
 	stopped bool
+	rest    []byte // a line whose end has not come yet
 
 	bytes, lines int64 // read only after the last write
 }
 
+// Write gives whole lines to the sink. A line that is longer than a block is given in pieces.
 func (c *counter) Write(p []byte) (int, error) {
 	if err := waitFor(c.ctx, c.rate, len(p)); err != nil {
 		return 0, err
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	n := len(p)
+	if len(c.rest) > 0 {
+		end := lineEnd(p, 0)
+		c.rest = append(c.rest, p[:end]...)
+		p = p[end:]
+		if c.rest[len(c.rest)-1] != '\n' && len(c.rest) < blockSize {
+			return n, nil
+		}
+		if err := c.give(c.rest); err != nil {
+			return 0, err
+		}
+		c.rest = nil
+	}
+	whole := bytes.LastIndexByte(p, '\n') + 1
+	if len(p)-whole >= blockSize {
+		whole = len(p)
+	}
+	if whole > 0 {
+		if err := c.give(p[:whole]); err != nil {
+			return 0, err
+		}
+	}
+	if whole < len(p) {
+		c.rest = bytes.Clone(p[whole:])
+	}
+	return n, nil
+}
+
+// give writes to the sink. Callers hold mu.
+func (c *counter) give(p []byte) error {
 	if c.stopped {
-		return 0, context.Cause(c.ctx)
+		return context.Cause(c.ctx)
 	}
 	n, err := c.w.Write(p)
 	c.bytes += int64(n)
 	c.lines += int64(countLines(p[:n]))
-	return n, err
+	return err
+}
+
+// finish gives what is there of a last line without an end.
+func (c *counter) finish() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	rest := c.rest
+	c.rest = nil
+	if len(rest) == 0 || c.stopped {
+		return nil
+	}
+	return c.give(rest)
 }
 
 // waitFor waits until pace, which may be nil, lets n bytes through.

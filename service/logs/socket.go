@@ -76,8 +76,8 @@ func (d *Door) socket(w http.ResponseWriter, r *http.Request) {
 	})
 }
 
-// A connection is one WebSocket. Its reader is serve, its writers are the running command and the keep-alive; every
-// write is whole frames under mu.
+// A connection is one WebSocket. Its reader is serve, its writer is the running command; control frames of the reader and
+// the keep-alive go in between its writes. Every write is whole frames under mu.
 type connection struct {
 	door   *Door
 	conn   *websocket.Conn
@@ -85,8 +85,12 @@ type connection struct {
 	who    Caller
 	remote string
 
-	mu  sync.Mutex // one writer at a time
-	buf []byte     // frames of one write
+	mu sync.Mutex // one writer at a time
+
+	waiting struct {
+		sync.Mutex
+		frames []byte // control frames for who holds mu
+	}
 }
 
 // serve blocks until the socket is closed and its command has ended.
@@ -124,6 +128,10 @@ func (c *connection) read(commands chan<- []byte, current *stopper) {
 	c.conn.SetReadLimit(maxMessage)
 	alive := func(string) error { return c.conn.SetReadDeadline(time.Now().Add(pongWait)) }
 	c.conn.SetPongHandler(alive)
+	c.conn.SetPingHandler(func(data string) error { return c.control(websocket.PongMessage, []byte(data)) })
+	c.conn.SetCloseHandler(func(code int, _ string) error {
+		return c.control(websocket.CloseMessage, websocket.FormatCloseMessage(code, ""))
+	})
 	if alive("") != nil {
 		return
 	}
@@ -168,7 +176,7 @@ func (c *connection) keepAlive() (stop func()) {
 	var timer *time.Timer
 	stopped := false
 	timer = time.AfterFunc(pingEvery, func() {
-		err := c.conn.WriteControl(websocket.PingMessage, nil, time.Now().Add(writeWait))
+		err := c.control(websocket.PingMessage, nil)
 		mu.Lock()
 		defer mu.Unlock()
 		if err != nil {
@@ -312,33 +320,77 @@ func (c *connection) notify(n notice) error {
 		return err
 	}
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.buf = appendFrame(c.buf[:0], websocket.TextMessage, b)
-	return c.flush()
+	return errors.Join(c.flush(appendFrame(nil, websocket.TextMessage, b)), c.unlock())
+}
+
+// control sends a control frame: now, or after the write that is under way. It does not wait for a slow client, and
+// forgets frames that such a client asks for too often.
+func (c *connection) control(opcode int, payload []byte) error {
+	c.waiting.Lock()
+	if len(c.waiting.frames) < 1<<10 {
+		c.waiting.frames = appendFrame(c.waiting.frames, opcode, payload)
+	}
+	c.waiting.Unlock()
+	if !c.mu.TryLock() {
+		return nil
+	}
+	return c.unlock()
+}
+
+// unlock lets the next writer in, once the control frames that came meanwhile are sent.
+func (c *connection) unlock() error {
+	for {
+		c.waiting.Lock()
+		frames := c.waiting.frames
+		c.waiting.frames = nil
+		c.waiting.Unlock()
+		var err error
+		if len(frames) > 0 {
+			err = c.flush(frames)
+		}
+		c.mu.Unlock()
+		c.waiting.Lock()
+		more := len(c.waiting.frames) > 0
+		c.waiting.Unlock()
+		if err != nil || !more || !c.mu.TryLock() {
+			return err
+		}
+	}
 }
 
 // frames writes output: blocks of lines as binary frames in the subprotocol, a text message a line else. Many frames
-// go to the socket in one write, which the kernel does not mix with others.
+// go to the socket in one write.
 type frames struct{ *connection }
 
 func (f frames) Write(p []byte) (int, error) {
 	f.mu.Lock()
-	defer f.mu.Unlock()
-	written := 0
+	n, err := f.writeLocked(p)
+	return n, errors.Join(err, f.unlock())
+}
+
+func (f frames) writeLocked(p []byte) (written int, err error) {
+	lent := f.door.frames.Get().(*[]byte)
+	buf := (*lent)[:0]
+	defer func() {
+		if cap(buf) <= 4*maxFrame {
+			*lent = buf
+			f.door.frames.Put(lent)
+		}
+	}()
 	for len(p) > 0 {
-		f.buf = f.buf[:0]
+		buf = buf[:0]
 		n := 0
 		if f.framed {
 			n = wholeLines(p, maxFrame)
-			f.buf = appendFrame(f.buf, websocket.BinaryMessage, p[:n])
+			buf = appendFrame(buf, websocket.BinaryMessage, p[:n])
 		} else {
-			for n < len(p) && len(f.buf) < maxFrame {
+			for n < len(p) && len(buf) < maxFrame {
 				end := lineEnd(p, n)
-				f.buf = appendFrame(f.buf, websocket.TextMessage, textLine(p[n:end]))
+				buf = appendFrame(buf, websocket.TextMessage, textLine(p[n:end]))
 				n = end
 			}
 		}
-		if err := f.flush(); err != nil {
+		if err := f.flush(buf); err != nil {
 			return written, err
 		}
 		written += n
@@ -367,16 +419,13 @@ func textLine(line []byte) []byte {
 	return bytes.ToValidUTF8(line, []byte("\uFFFD"))
 }
 
-// flush writes buf. Callers hold mu.
-func (c *connection) flush() error {
+// flush writes frames. Callers hold mu.
+func (c *connection) flush(frames []byte) error {
 	raw := c.conn.NetConn()
 	if err := raw.SetWriteDeadline(time.Now().Add(writeWait)); err != nil {
 		return err
 	}
-	_, err := raw.Write(c.buf)
-	if cap(c.buf) > 2*maxFrame {
-		c.buf = nil
-	}
+	_, err := raw.Write(frames)
 	return err
 }
 
