@@ -44,6 +44,10 @@ var layers = []struct {
 		folder: "runtime/fake", may: []string{"runtime"}, mayInTests: []string{"runtime/*"},
 		why: "an engine speaks the vocabulary and nothing above it",
 	},
+	{
+		folder: "runtime/multi", may: []string{"runtime"}, mayInTests: []string{"runtime/fake"},
+		why: "several engines are one engine: it speaks the vocabulary",
+	},
 	{folder: "runtime/pods", may: []string{"runtime", "utils/*"}, mayInTests: []string{"runtime/*"}, why: "pods are made of containers"},
 	{folder: "runtime/runtimetest", may: []string{"runtime"}, why: "the conformance suite knows the vocabulary alone"},
 	{

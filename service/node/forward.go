@@ -218,13 +218,13 @@ func (d *Dialer) inside(ctx context.Context, pid int, port string) (net.Conn, er
 			done <- result{err: os.NewSyscallError("setns", err)}
 			return
 		}
-		var r result
-		for _, loopback := range []string{"127.0.0.1", "::1"} {
-			if r.conn, r.err = new(net.Dialer).DialContext(ctx, "tcp", net.JoinHostPort(loopback, port)); r.err == nil {
-				break
+		conn, err := new(net.Dialer).DialContext(ctx, "tcp", net.JoinHostPort("127.0.0.1", port))
+		if err != nil {
+			if conn6, err6 := new(net.Dialer).DialContext(ctx, "tcp", net.JoinHostPort("::1", port)); err6 == nil {
+				conn, err = conn6, nil
 			}
 		}
-		done <- r
+		done <- result{conn, err}
 	}()
 	r := <-done // the dial ends with ctx
 	return r.conn, r.err
