@@ -165,7 +165,9 @@ func TestExec(t *testing.T) {
 	})
 }
 
-type sizeQueue struct{ c chan remotecommand.TerminalSize }
+type sizeQueue struct {
+	c chan remotecommand.TerminalSize
+}
 
 func (q *sizeQueue) Next() *remotecommand.TerminalSize {
 	s, ok := <-q.c
