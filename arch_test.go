@@ -68,7 +68,7 @@ var layers = []struct {
 	},
 	{
 		folder: "service", may: []string{"events/tunnel", "runtime", "runtime/pods", "service/*", "utils/*"},
-		mayInTests: []string{"runtime/fake", "runtime/docker", "runtime/cri", "runtime/cri/*"},
+		mayInTests: []string{"runtime/fake", "runtime/docker", "runtime/cri", "runtime/cri/*", "runtime/multi"},
 		why:        "streams see the vocabulary, never an engine",
 	},
 	{
