@@ -15,7 +15,7 @@ import (
 	"github.com/droverhq/drover/cli/ui"
 )
 
-const containerRefHelp = "CONTAINER is a name, an id of the server (1i5), or the beginning of the engine's id."
+const containerRefHelp = "CONTAINER is a name, HOST/NAME, an id of the server (1i5), or the beginning of the engine's id."
 
 // act posts an action to the container that ref means and waits until the change is through.
 func act(ctx context.Context, c *client.Client, ref, host, action string, input any, wait bool) (*client.Container, error) {

@@ -20,15 +20,21 @@ const (
 	ExitConfig   = 3   // the configuration or the registration script is wrong
 	ExitAuth     = 4   // credentials were refused: trying again does not help
 	ExitIdentity = 5   // another machine has this host's identity
-	ExitRun      = 125 // the container could not be created or started
+	ExitRun      = 125 // the container could not be created or started, or the process not be run
+
+	exitCannotInvoke = 126 // the command that should run elsewhere cannot be invoked
+	exitNotFound     = 127 // it does not exist there
+
+	ExitInterrupted = 130 // a process elsewhere was left behind by an interrupt
 )
 
 // exitHelp documents the codes in the help text.
 const exitHelp = `Exit codes:
   0  ok                        4  credentials refused
   1  it did not work           5  another machine has this host's identity
-  2  wrong usage               125  run: the container could not be created or started
-  3  wrong configuration or registration script`
+  2  wrong usage               125  run: no container was started; exec, attach: nothing was run
+  3  wrong configuration or    126  exec: the command cannot be invoked
+     registration script       127  exec: the command is not found`
 
 // An exitError carries the exit code of an error.
 type exitError struct {
@@ -62,7 +68,7 @@ func (a *app) exit(ctx context.Context, cmd *cobra.Command, err error) int {
 	}
 	c := code(err, a.started)
 	if errors.Is(err, context.Canceled) && ctx.Err() != nil {
-		return ExitFailed // the user ended it and knows
+		return c // the user ended it and knows
 	}
 	fmt.Fprintln(a.env.Stderr, "drover: "+err.Error())
 	switch {

@@ -124,20 +124,3 @@ func (a *app) hosts(ctx context.Context, c *client.Client, refs []string) error 
 		return a.out.Table(t)
 	})
 }
-
-func (a *app) completeHosts(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
-	c, err := a.client()
-	if err != nil {
-		return nil, cobra.ShellCompDirectiveError
-	}
-	defer c.Close()
-	hosts, err := c.Hosts(cmd.Context())
-	if err != nil {
-		return nil, cobra.ShellCompDirectiveError
-	}
-	names := make([]string, len(hosts))
-	for i := range hosts {
-		names[i] = hosts[i].DisplayName()
-	}
-	return names, cobra.ShellCompDirectiveNoFileComp
-}

@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"fmt"
 	"net/url"
 	"slices"
 	"strings"
@@ -155,21 +154,4 @@ func shorten(s string, most int) string {
 		return string(r[:most-1]) + "…"
 	}
 	return s
-}
-
-func (a *app) completeContainers(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
-	c, err := a.client()
-	if err != nil {
-		return nil, cobra.ShellCompDirectiveError
-	}
-	defer c.Close()
-	list, err := c.Containers(cmd.Context(), nil)
-	if err != nil {
-		return nil, cobra.ShellCompDirectiveError
-	}
-	names := make([]string, 0, len(list))
-	for i := range list {
-		names = append(names, fmt.Sprintf("%s\t%s", list[i].Name, list[i].State.State))
-	}
-	return names, cobra.ShellCompDirectiveNoFileComp
 }

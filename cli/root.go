@@ -3,14 +3,13 @@ package cli
 import (
 	"context"
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 
+	"github.com/droverhq/drover/cli/terminal"
 	"github.com/droverhq/drover/cli/ui"
 )
 
@@ -51,7 +50,8 @@ One binary is everything: the agent, the server, and the commands to operate the
 
   drover dev                      server and agent on this machine, ready in seconds
   drover hosts                    the machines that joined
-  drover run --name web -p 8080:80 nginx`
+  drover run --name web -p 8080:80 nginx
+  drover exec -it web sh`
 
 // root returns the command line. agentAlone leaves out every other command: an agent shall be subscribed before the flags
 // of fifty commands are made.
@@ -99,7 +99,8 @@ func (a *app) root(agentAlone bool) *cobra.Command {
 	}
 	add(groupRoles, a.agentCommand(), a.serverCommand(), a.nodeCommand(), a.devCommand())
 	add(groupOperate, a.hostsCommand(), a.psCommand(), a.runCommand(), a.startCommand(), a.stopCommand(), a.restartCommand(),
-		a.rmCommand(), a.inspectCommand(), a.pullCommand(), a.imageCommand(), a.registryCommand(), a.flogsCommand(), a.lsCommand(), a.getCommand(), a.eventsCommand(), a.contextCommand(), a.tokenCommand())
+		a.rmCommand(), a.inspectCommand(), a.execCommand(), a.attachCommand(), a.logsCommand(), a.statsCommand(), a.topCommand(), a.cpCommand(),
+		a.forwardCommand(), a.recordCommand(), a.playCommand(), a.pullCommand(), a.imageCommand(), a.registryCommand(), a.flogsCommand(), a.lsCommand(), a.getCommand(), a.eventsCommand(), a.contextCommand(), a.tokenCommand())
 	add(groupTools, a.configCommand(), a.doctorCommand(), a.benchCommand(), a.healthCommand(), a.versionCommand(), a.completionCommand(root), a.manCommand(root))
 	root.SetHelpCommandGroupID(groupTools)
 	root.SetUsageTemplate(strings.TrimRight(root.UsageTemplate(), "\n") + "\n{{if not .HasParent}}\n" + exitHelp + "\n{{end}}")
@@ -141,7 +142,7 @@ func (a *app) prepare() error {
 	}
 	a.out = &ui.Printer{
 		Out: a.env.Stdout, Format: format, Quiet: a.flags.quiet,
-		Color: a.colored(), Now: time.Now,
+		Color: a.colored(), Now: time.Now, Width: func() int { return terminalWidth(a.env.Stdout) },
 	}
 	return nil
 }
@@ -180,20 +181,7 @@ func (a *app) note(format string, args ...any) {
 	}
 }
 
-func isTerminal(w any) bool {
-	f, ok := w.(*os.File)
-	return ok && term.IsTerminal(int(f.Fd()))
-}
+func isTerminal(f any) bool { return terminal.IsTerminal(f) }
 
 // terminalWidth is 0 where there is no terminal.
-func terminalWidth(w any) int {
-	f, ok := w.(*os.File)
-	if !ok {
-		return 0
-	}
-	width, _, err := term.GetSize(int(f.Fd()))
-	if err != nil {
-		return 0
-	}
-	return width
-}
+func terminalWidth(f any) int { return int(terminal.SizeOf(f).Width) }

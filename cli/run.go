@@ -140,7 +140,7 @@ func (o *runFlags) input(args []string, getenv func(string) string) (*containerI
 		in.EntryPoint = []string{o.entrypoint}
 	}
 	var err error
-	if in.Environment, err = o.environment(getenv); err != nil {
+	if in.Environment, err = readEnvironment(o.envFiles, o.env, getenv); err != nil {
 		return nil, err
 	}
 	for _, l := range o.labels {
@@ -180,8 +180,8 @@ func (o *runFlags) input(args []string, getenv func(string) string) (*containerI
 	return in, nil
 }
 
-// environment merges files and flags; flags win.
-func (o *runFlags) environment(getenv func(string) string) (map[string]string, error) {
+// readEnvironment merges files and K=V or K from the command line, which win.
+func readEnvironment(files, vars []string, getenv func(string) string) (map[string]string, error) {
 	env := map[string]string{}
 	put := func(line string) error {
 		k, v, valued := strings.Cut(line, "=")
@@ -194,7 +194,7 @@ func (o *runFlags) environment(getenv func(string) string) (map[string]string, e
 		env[k] = v
 		return nil
 	}
-	for _, path := range o.envFiles {
+	for _, path := range files {
 		f, err := os.Open(path)
 		if err != nil {
 			return nil, usagef("--env-file: %v", err)
@@ -213,7 +213,7 @@ func (o *runFlags) environment(getenv func(string) string) (map[string]string, e
 			return nil, err
 		}
 	}
-	for _, e := range o.env {
+	for _, e := range vars {
 		if err := put(e); err != nil {
 			return nil, err
 		}

@@ -117,12 +117,24 @@ func TestNamesAndPrefixes(t *testing.T) {
 	containers := []Container{
 		{ID: "1i1", Name: "web", ExternalID: strings.Repeat("ab", 32)},
 		{ID: "1i2", Name: "web-2", ExternalID: "abcd" + strings.Repeat("0", 60)},
-		{ID: "1i3", Name: "db", ExternalID: strings.Repeat("cd", 32), HostID: "1h1"},
-		{ID: "1i4", Name: "db", ExternalID: strings.Repeat("ef", 32), HostID: "1h2"},
+		{ID: "1i3", Name: "db", ExternalID: strings.Repeat("cd", 32), HostID: "1h1", State: State{State: "running"}},
+		{ID: "1i4", Name: "db", ExternalID: strings.Repeat("ef", 32), HostID: "1h2", State: State{State: "stopped"}},
 		{ID: "1i5", Name: "old", ExternalID: "ff00", State: State{State: "removed"}},
 		{ID: "1i6", Name: "efefef", ExternalID: strings.Repeat("12", 32)},
+		{ID: "1i7", Name: "young", HostID: "1h1", State: State{State: "creating"}},
 	}
+	hosts := []Host{{ID: "1h1", Name: "web-1"}, {ID: "1h2", Hostname: "rack/2"}}
 	c := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		if rest, ok := strings.CutPrefix(r.URL.Path, "/v2-beta/hosts"); ok {
+			for _, h := range hosts {
+				if rest == "/"+h.ID {
+					_ = json.NewEncoder(w).Encode(h)
+					return
+				}
+			}
+			_ = json.NewEncoder(w).Encode(map[string]any{"data": hosts})
+			return
+		}
 		if id, ok := strings.CutPrefix(r.URL.Path, "/v2-beta/containers/"); ok {
 			for _, c := range containers {
 				if c.ID == id {
@@ -147,8 +159,32 @@ func TestNamesAndPrefixes(t *testing.T) {
 	if got, err := c.Container(t.Context(), "db", "1h2"); err != nil || got.ID != "1i4" {
 		t.Errorf("db on 1h2: %v, %v", got, err)
 	}
+	for ref, want := range map[string][3]string{
+		"web-1/db":   {"1h1", strings.Repeat("cd", 32), "db"},
+		"1h2/db":     {"1h2", strings.Repeat("ef", 32), "db"},
+		"rack/2/ef":  {"1h2", strings.Repeat("ef", 32), "db"},
+		"1h1/1i3":    {"1h1", strings.Repeat("cd", 32), "db"},
+		"web-1/new":  {"1h1", "new", "new"}, // the host may know it
+		"cdcd":       {"1h1", strings.Repeat("cd", 32), "db"},
+		"web-1/cdcd": {"1h1", strings.Repeat("cd", 32), "db"},
+	} {
+		p, err := c.Place(t.Context(), ref, "")
+		if err != nil || p.Host.ID != want[0] || p.Ref != want[1] || p.Name() != want[2] {
+			t.Errorf("%q: %+v, %v, want %q", ref, p, err, want)
+		}
+	}
 	for ref, want := range map[string]string{
-		"db": `"db" means 2 containers; use one of the ids:` + "\n  1i3  db (1h1)\n  1i4  db (1h2)",
+		"db": "say HOST/CONTAINER", "nowhere/db": `no host "nowhere"`, "new": `no container "new"`, "web-1/": "empty name", "young": "creating",
+	} {
+		if p, err := c.Place(t.Context(), ref, ""); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %+v, %v, want %q", ref, p, err, want)
+		}
+	}
+	if _, err := c.Place(t.Context(), "web-1/db", "1h2"); err == nil || !strings.Contains(err.Error(), "another host was asked for") {
+		t.Errorf("two hosts: %v", err)
+	}
+	for ref, want := range map[string]string{
+		"db": `"db" means 2 containers; say HOST/CONTAINER, or use one of the ids:` + "\n  1i3  web-1/db (running)\n  1i4  rack/2/db (stopped)",
 		"ab": "means 2 containers", "wbe": "did you mean web?", "old": `no container "old": not found`, "1i5": "not found", "": "empty name",
 		"nothing-like-it": `no container "nothing-like-it": not found`,
 	} {

@@ -29,12 +29,16 @@ func (c *Client) Containers(ctx context.Context, query url.Values) ([]Container,
 var containerID = regexp.MustCompile(`^1i[0-9]+$`)
 
 // Container finds the one container that ref means: its id, its name, the engine's id, or a prefix of that which no
-// other container has. host narrows the search unless it is empty.
+// other container has; HOST/CONTAINER looks on that host. host, an id, narrows the search too unless it is empty.
 func (c *Client) Container(ctx context.Context, ref, host string) (*Container, error) {
+	ref, host, err := c.qualified(ctx, ref, host)
+	if err != nil {
+		return nil, err
+	}
 	if containerID.MatchString(ref) {
 		var one Container
 		err := c.Do(ctx, http.MethodGet, "containers/"+ref, nil, &one)
-		if err == nil && one.State.State != "removed" && one.State.State != "purged" {
+		if err == nil && one.State.State != "removed" && one.State.State != "purged" && (host == "" || host == one.HostID) {
 			return &one, nil
 		}
 		if err != nil && !errors.Is(err, ErrNotFound) {
@@ -52,9 +56,90 @@ func (c *Client) Container(ctx context.Context, ref, host string) (*Container, e
 	if host != "" {
 		list = slices.DeleteFunc(list, func(c Container) bool { return c.HostID != host })
 	}
-	return pick("container", ref, list, func(c *Container) names {
-		return names{id: c.ID, name: c.Name, long: []string{c.ExternalID}, where: c.HostID}
+	of := func(c *Container) names { return names{id: c.ID, name: c.Name, long: []string{c.ExternalID}} }
+	var hosts map[string]string // only asked for where several are meant
+	return pick("container", ref, list, of, func(one *Container) string {
+		if hosts == nil {
+			hosts = c.hostNames(ctx)
+		}
+		where := one.HostID
+		if name := hosts[where]; name != "" {
+			where = name
+		}
+		return fmt.Sprintf("%s  %s/%s (%s)", one.ID, where, one.Name, one.State.State)
 	})
+}
+
+// hostNames returns the names of hosts by their ids, as far as the server tells.
+func (c *Client) hostNames(ctx context.Context) map[string]string {
+	known := map[string]string{}
+	hosts, _ := c.Hosts(ctx) // ids do as well
+	for i := range hosts {
+		known[hosts[i].ID] = hosts[i].DisplayName()
+	}
+	return known
+}
+
+// SplitRef takes HOST/CONTAINER apart; host is "" where ref names none. A slash in front means nothing, as with docker.
+func SplitRef(ref string) (host, container string) {
+	if i := strings.LastIndexByte(ref, '/'); i > 0 {
+		return ref[:i], ref[i+1:]
+	}
+	return "", strings.TrimPrefix(ref, "/")
+}
+
+// qualified resolves the host of a HOST/CONTAINER.
+func (c *Client) qualified(ctx context.Context, ref, host string) (container, hostID string, err error) {
+	named, container := SplitRef(ref)
+	if named == "" {
+		return container, host, nil
+	}
+	h, err := c.Host(ctx, named)
+	switch {
+	case err != nil:
+		return "", "", err
+	case host != "" && host != h.ID:
+		return "", "", fmt.Errorf("%q is on host %s, and another host was asked for", ref, h.DisplayName())
+	}
+	return container, h.ID, nil
+}
+
+// A Place is a container and its host.
+type Place struct {
+	Host      *Host
+	Ref       string     // what the host calls the container: the engine's id, or what the user called it
+	Container *Container // nil if the server has not heard of it
+}
+
+// Name is what people call the place.
+func (p *Place) Name() string {
+	if p.Container != nil && p.Container.Name != "" {
+		return p.Container.Name
+	}
+	return p.Ref
+}
+
+// Place finds a container as [Client.Container] does, and its host. Where the host is given, the container may be one
+// that the server has not heard of yet: the host knows.
+func (c *Client) Place(ctx context.Context, ref, host string) (*Place, error) {
+	name, hostID, err := c.qualified(ctx, ref, host)
+	if err != nil {
+		return nil, err
+	}
+	found, err := c.Container(ctx, name, hostID)
+	if err != nil && (hostID == "" || !errors.Is(err, ErrNotFound)) {
+		return nil, err
+	}
+	p := &Place{Host: &Host{}, Ref: name, Container: found}
+	if found != nil {
+		if hostID, p.Ref = found.HostID, found.ExternalID; p.Ref == "" {
+			return nil, fmt.Errorf("container %s has not been created on its host yet: it is %s", found.Name, found.State.State)
+		}
+	}
+	if err := c.Do(ctx, http.MethodGet, "hosts/"+url.PathEscape(hostID), nil, p.Host); err != nil {
+		return nil, err
+	}
+	return p, nil
 }
 
 // Host finds the one host that ref means: its id, its name or hostname, its uuid, or a prefix of that which no other
@@ -64,8 +149,15 @@ func (c *Client) Host(ctx context.Context, ref string) (*Host, error) {
 	if err != nil {
 		return nil, err
 	}
-	return pick("host", ref, hosts, func(h *Host) names {
-		return names{id: h.ID, name: h.DisplayName(), other: h.Hostname, long: []string{h.UUID}, where: h.AgentIP}
+	of := func(h *Host) names {
+		return names{id: h.ID, name: h.DisplayName(), other: h.Hostname, long: []string{h.UUID}}
+	}
+	return pick("host", ref, hosts, of, func(h *Host) string {
+		text := h.ID + "  " + h.DisplayName()
+		if h.AgentIP != "" {
+			text += " (" + h.AgentIP + ")"
+		}
+		return text
 	})
 }
 
@@ -75,15 +167,14 @@ type names struct {
 	name  string
 	other string   // a second name
 	long  []string // ids of which a prefix is enough
-	where string   // tells things of one name apart
 }
 
 // minPrefix is the least of a long id that counts as a prefix.
 const minPrefix = 2
 
-// pick returns the element that ref means. An exact id wins over an exact name, that over a prefix.
-func pick[T any](kind, ref string, list []T, of func(*T) names) (*T, error) {
-	ref = strings.TrimPrefix(ref, "/")
+// pick returns the element that ref means. An exact id wins over an exact name, that over a prefix. tell words one of
+// several that are meant.
+func pick[T any](kind, ref string, list []T, of func(*T) names, tell func(*T) string) (*T, error) {
 	if ref == "" {
 		return nil, fmt.Errorf("an empty name is no %s", kind)
 	}
@@ -108,25 +199,25 @@ func pick[T any](kind, ref string, list []T, of func(*T) names) (*T, error) {
 		case len(found) == 1:
 			return found[0], nil
 		case len(found) > 1:
-			return nil, ambiguous(kind, ref, found, of)
+			return nil, ambiguous(kind, ref, found, tell)
 		}
 	}
 	return nil, unknown(kind, ref, list, of)
 }
 
-func ambiguous[T any](kind, ref string, found []*T, of func(*T) names) error {
+func ambiguous[T any](kind, ref string, found []*T, tell func(*T) string) error {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%q means %d %ss; use one of the ids:", ref, len(found), kind)
+	hint := ""
+	if kind == "container" {
+		hint = "say HOST/CONTAINER, or "
+	}
+	fmt.Fprintf(&b, "%q means %d %ss; %suse one of the ids:", ref, len(found), kind, hint)
 	for i, f := range found {
 		if i == 5 {
 			fmt.Fprintf(&b, "\n  and %d more", len(found)-i)
 			break
 		}
-		n := of(f)
-		fmt.Fprintf(&b, "\n  %s  %s", n.id, n.name)
-		if n.where != "" {
-			fmt.Fprintf(&b, " (%s)", n.where)
-		}
+		b.WriteString("\n  " + tell(f))
 	}
 	return errors.New(b.String())
 }

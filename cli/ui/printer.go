@@ -27,6 +27,7 @@ type Printer struct {
 	Quiet  bool   // identifiers only
 	Color  bool
 	Now    func() time.Time
+	Width  func() int // of the terminal, 0 if there is none; nil is none
 }
 
 // Structured reports whether a program reads the output.

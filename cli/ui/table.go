@@ -1,6 +1,8 @@
 package ui
 
 import (
+	"io"
+	"slices"
 	"strings"
 	"time"
 	"unicode"
@@ -54,54 +56,129 @@ func Text(s string) Cell { return Cell{Text: s} }
 type Table struct {
 	Header []string
 	Rows   [][]Cell
+	// Where a terminal is too narrow, the columns Shrink are shortened, down to a dozen characters; if that is not
+	// enough, the columns Drop are left out, one by one.
+	Shrink, Drop []int
 }
 
 // Row adds a row.
 func (t *Table) Row(cells ...Cell) { t.Rows = append(t.Rows, cells) }
 
-// Table writes t aligned, with the columns three spaces apart; with Quiet only the first column and no header.
+// Table writes t aligned, with the columns three spaces apart, and on a narrow terminal two; with Quiet only the first
+// column and no header.
 func (p *Printer) Table(t *Table) error {
-	var b strings.Builder
+	_, err := io.WriteString(p.Out, strings.Join(p.lines(t), ""))
+	return err
+}
+
+// lines returns the lines of t, each with its newline.
+func (p *Printer) lines(t *Table) []string {
+	all := make([]string, 0, len(t.Rows)+1)
 	if p.Quiet {
 		for _, r := range t.Rows {
-			b.WriteString(Clean(r[0].Text) + "\n")
+			all = append(all, Clean(r[0].Text)+"\n")
 		}
-		_, err := p.Out.Write([]byte(b.String()))
-		return err
-	}
-	widths := make([]int, len(t.Header))
-	for i, h := range t.Header {
-		widths[i] = utf8.RuneCountInString(h)
+		return all
 	}
 	for _, r := range t.Rows {
 		for i := range r {
 			r[i].Text = Clean(r[i].Text)
-			widths[i] = max(widths[i], utf8.RuneCountInString(r[i].Text))
 		}
-	}
-	line := func(cells []Cell) {
-		last := len(cells) - 1
-		for last > 0 && cells[last].Text == "" {
-			last--
-		}
-		for i, c := range cells[:last+1] {
-			b.WriteString(p.Paint(c.Style, c.Text))
-			if i < last {
-				b.WriteString(strings.Repeat(" ", widths[i]-utf8.RuneCountInString(c.Text)+3))
-			}
-		}
-		b.WriteByte('\n')
 	}
 	header := make([]Cell, len(t.Header))
 	for i, h := range t.Header {
 		header[i] = Cell{Text: h, Style: Faint}
 	}
-	line(header)
-	for _, r := range t.Rows {
-		line(r)
+	columns, gap := t.fit(p.width())
+	for _, cells := range append([][]Cell{header}, t.Rows...) {
+		last := len(columns) - 1
+		for last > 0 && cells[columns[last].index].Text == "" {
+			last--
+		}
+		var b strings.Builder
+		for i, col := range columns[:last+1] {
+			c := cells[col.index]
+			text := cut(c.Text, col.width)
+			b.WriteString(p.Paint(c.Style, text))
+			if i < last {
+				b.WriteString(strings.Repeat(" ", col.width-utf8.RuneCountInString(text)+gap))
+			}
+		}
+		all = append(all, b.String()+"\n")
 	}
-	_, err := p.Out.Write([]byte(b.String()))
-	return err
+	return all
+}
+
+// width is what a line may have on the terminal, 0 where there is none. The last place stays free: a terminal that has
+// written there would erase it with what is behind the line.
+func (p *Printer) width() int {
+	if p.Width == nil {
+		return 0
+	}
+	return max(p.Width()-1, 0)
+}
+
+// cut shortens s to most characters.
+func cut(s string, most int) string {
+	if utf8.RuneCountInString(s) <= most {
+		return s
+	}
+	return string([]rune(s)[:most-1]) + "…"
+}
+
+type column struct{ index, width int }
+
+const (
+	gapWide, gapNarrow = 3, 2
+	shrunk             = 12 // what a column is shortened to at most
+)
+
+// fit chooses the columns, their widths and the space between them for a terminal that is so wide; 0 is any width.
+func (t *Table) fit(width int) ([]column, int) {
+	columns := make([]column, len(t.Header))
+	for i, h := range t.Header {
+		columns[i] = column{i, utf8.RuneCountInString(h)}
+		for _, r := range t.Rows {
+			columns[i].width = max(columns[i].width, utf8.RuneCountInString(r[i].Text))
+		}
+	}
+	if width <= 0 || excess(columns, gapWide, width) <= 0 {
+		return columns, gapWide
+	}
+	for drop := t.Drop; ; drop = drop[1:] {
+		fitted := slices.Clone(columns)
+		t.shrink(fitted, excess(fitted, gapNarrow, width))
+		if excess(fitted, gapNarrow, width) <= 0 || len(drop) == 0 {
+			return fitted, gapNarrow
+		}
+		columns = slices.DeleteFunc(columns, func(c column) bool { return c.index == drop[0] })
+	}
+}
+
+// excess is how much too wide columns are.
+func excess(columns []column, gap, width int) int {
+	sum := -gap
+	for _, c := range columns {
+		sum += c.width + gap
+	}
+	return sum - width
+}
+
+// shrink takes so many characters from the columns that may be shortened, from the widest first.
+func (t *Table) shrink(columns []column, excess int) {
+	for ; excess > 0; excess-- {
+		widest := -1
+		for i, c := range columns {
+			least := max(shrunk, utf8.RuneCountInString(t.Header[c.index]))
+			if slices.Contains(t.Shrink, c.index) && c.width > least && (widest < 0 || c.width > columns[widest].width) {
+				widest = i
+			}
+		}
+		if widest < 0 {
+			return
+		}
+		columns[widest].width--
+	}
 }
 
 // Paint colours s if the printer has colours.

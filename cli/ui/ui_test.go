@@ -46,6 +46,63 @@ func TestColoursDoNotChangeTheAlignment(t *testing.T) {
 	}
 }
 
+// TestNarrowTerminals: what does not fit is shortened, then left out, and nothing is wider than the terminal.
+func TestNarrowTerminals(t *testing.T) {
+	row := []string{"a-container-with-a-long-name", "host-1", "12.5", "1.2 kB / 3.4 kB"}
+	for width, want := range map[int]string{
+		0:   "NAME                           HOST     CPU %   NET I/O\na-container-with-a-long-name   host-1   12.5    1.2 kB / 3.4 kB\n",
+		200: "NAME                           HOST     CPU %   NET I/O\na-container-with-a-long-name   host-1   12.5    1.2 kB / 3.4 kB\n",
+		61:  "NAME                          HOST    CPU %  NET I/O\na-container-with-a-long-name  host-1  12.5   1.2 kB / 3.4 kB\n",
+		50:  "NAME               HOST    CPU %  NET I/O\na-container-with…  host-1  12.5   1.2 kB / 3.4 kB\n",
+		40:  "NAME                      HOST    CPU %\na-container-with-a-long…  host-1  12.5\n",
+		30:  "NAME            HOST    CPU %\na-container-w…  host-1  12.5\n",
+		9:   "NAME          CPU %\na-container…  12.5\n",
+	} {
+		var out bytes.Buffer
+		p := &Printer{Out: &out, Width: func() int { return width }}
+		tab := &Table{Header: []string{"NAME", "HOST", "CPU %", "NET I/O"}, Shrink: []int{0, 1}, Drop: []int{3, 1}}
+		cells := make([]Cell, len(row))
+		for i, s := range row {
+			cells[i] = Text(s)
+		}
+		tab.Row(cells...)
+		if err := p.Table(tab); err != nil {
+			t.Fatal(err)
+		}
+		if out.String() != want {
+			t.Errorf("%d columns:\n%swant\n%s", width, out.String(), want)
+		}
+	}
+}
+
+func TestLiveTable(t *testing.T) {
+	draw := func(live bool, rows ...int) string {
+		var out bytes.Buffer
+		l := NewLive(&Printer{Out: &out, Width: func() int { return 20 }}, live, func() int { return 6 })
+		for _, n := range rows {
+			tab := &Table{Header: []string{"N"}}
+			for i := range n {
+				tab.Row(Text(strings.Repeat("x", i+1)))
+			}
+			if err := l.Draw(tab, "a note that is wider than the terminal"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return out.String()
+	}
+	if got, want := draw(false, 1, 2), "N\nx\n\nN\nx\nxx\n"; got != want {
+		t.Errorf("without a terminal %q, want %q", got, want)
+	}
+	want := "\rN\x1b[K\nx\x1b[K\nxx\x1b[K\na note that is wid…\x1b[K\n\x1b[J" +
+		"\r\x1b[4AN\x1b[K\nx\x1b[K\na note that is wid…\x1b[K\n\x1b[J"
+	if got := draw(true, 2, 1); got != want {
+		t.Errorf("on a terminal %q, want %q", got, want)
+	}
+	if got := draw(true, 9); strings.Count(got, "\n") != 5 || !strings.Contains(got, "and 7 more lines") {
+		t.Errorf("higher than the terminal: %q", got)
+	}
+}
+
 func TestControlCharactersDoNotReachTheTerminal(t *testing.T) {
 	var out bytes.Buffer
 	p := &Printer{Out: &out}
