@@ -133,3 +133,47 @@ func TestLogFiles(t *testing.T) {
 	}
 	p.stop(syscall.SIGTERM)
 }
+
+// TestLogFilesThroughTheTunnel needs no port and no key: the host is reached through its agent's tunnel.
+func TestLogFilesThroughTheTunnel(t *testing.T) {
+	u := newUser(t)
+	dir := filepath.Join(u.dir, "logs")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(dir, "app.log")
+	if err := os.WriteFile(file, []byte("one\ntwo\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	u.env = append(u.env, "DROVER_LOGS_TUNNEL=true", "DROVER_LOGS_ROOT="+dir)
+	p := u.start("dev", "--listen", fmt.Sprintf("127.0.0.1:%d", freePort(t)), "--data", filepath.Join(u.dir, "data"))
+	p.says("In a second terminal")
+	host := u.online(1)[0].Name
+	deadline := time.Now().Add(patience)
+	for u.run("ls", host).code != 0 && time.Now().Before(deadline) {
+		time.Sleep(100 * time.Millisecond) // until the host has announced it
+	}
+	if out := u.must("ls", host, dir); !strings.Contains(out, "app.log") {
+		t.Errorf("ls:\n%s", out)
+	}
+	if out := u.must("flogs", host, "app.log", "--grep", "t"); out != "two\n" {
+		t.Errorf("grep: %q", out)
+	}
+	if out := u.must("get", host, "app.log", "-o", "-"); out != "one\ntwo\n" {
+		t.Errorf("get: %q", out)
+	}
+	if r := u.run("flogs", host, "/etc/passwd"); r.code != 1 || strings.Contains(r.out+r.err, "root:") {
+		t.Errorf("outside of the roots: %+v", r)
+	}
+	follow := u.start("flogs", host, "app.log", "-f", "-n", "1")
+	follow.says("two")
+	if err := os.Rename(file, file+".1"); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(file, []byte("three\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	follow.says("three")
+	follow.stop(os.Interrupt)
+	p.stop(syscall.SIGTERM)
+}

@@ -1,6 +1,7 @@
 package logs
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -17,7 +18,13 @@ type follower struct {
 	gen       *generation
 	offset    int64
 	truncated int
+	touched   int
 	told      bool // of the file that took the name
+
+	// The bytes before offset. That they are still there tells a file that has grown from one that was truncated and
+	// has outgrown its old size since.
+	mark    [64]byte
+	markLen int
 }
 
 // Notes of a follower, for people.
@@ -35,7 +42,7 @@ func newFollower(w *watch, from func(f io.ReaderAt, size int64) (int64, error)) 
 	var size int64
 	if f.gen != nil {
 		f.gen.refs++
-		f.truncated = f.gen.truncated
+		f.truncated, f.touched = f.gen.truncated, f.gen.touched
 		size = f.gen.size
 	}
 	w.mu.Unlock()
@@ -43,8 +50,14 @@ func newFollower(w *watch, from func(f io.ReaderAt, size int64) (int64, error)) 
 		return f, nil
 	}
 	var err error
-	f.offset, err = from(f.gen.file, size)
-	return f, err
+	if f.offset, err = from(f.gen.file, size); err != nil {
+		return f, err
+	}
+	n := min(f.offset, int64(len(f.mark)))
+	if k, err := f.gen.file.ReadAt(f.mark[:n], f.offset-n); err == nil {
+		f.markLen = k
+	}
+	return f, nil
 }
 
 func (f *follower) close() {
@@ -109,6 +122,7 @@ type glance struct {
 	failed    error
 	size      int64
 	truncated int
+	touched   int
 	replaced  bool // another file has the name
 	givenUp   bool // and nobody writes to this one any more
 }
@@ -119,7 +133,7 @@ func (f *follower) look() glance {
 	defer w.mu.Unlock()
 	g := glance{changed: w.changed, failed: w.failed}
 	if f.gen != nil {
-		g.size, g.truncated = f.gen.size, f.gen.truncated
+		g.size, g.truncated, g.touched = f.gen.size, f.gen.truncated, f.gen.touched
 		g.replaced = f.gen.next != nil
 		g.givenUp = g.replaced && w.fading != f.gen
 	}
@@ -132,31 +146,59 @@ func (f *follower) drain(ctx context.Context, now glance, pool *buffers, emit fu
 		return 0, nil
 	}
 	if now.truncated != f.truncated {
-		f.truncated, f.offset = now.truncated, 0
-		note(noteTruncated)
+		f.truncated = now.truncated
+		f.restart(note)
 	}
-	if f.offset >= now.size && !now.replaced {
+	if f.offset >= now.size && now.touched == f.touched && !now.replaced {
 		return 0, nil
 	}
+	f.touched = now.touched
 	buf := pool.Get().(*[]byte)
 	defer pool.Put(buf)
 	for ctx.Err() == nil {
-		n, err := f.gen.file.ReadAt(*buf, f.offset)
-		if n > 0 {
-			f.offset += int64(n)
-			total += int64(n)
-			if eerr := emit((*buf)[:n]); eerr != nil {
+		n, err := f.gen.file.ReadAt(*buf, f.offset-int64(f.markLen))
+		if err != nil && !errors.Is(err, io.EOF) {
+			return total, err
+		}
+		if n < f.markLen || !bytes.Equal((*buf)[:f.markLen], f.mark[:f.markLen]) {
+			f.outgrown()
+			f.restart(note)
+			continue
+		}
+		if fresh := (*buf)[f.markLen:n]; len(fresh) > 0 {
+			f.offset += int64(len(fresh))
+			total += int64(len(fresh))
+			f.markLen = copy(f.mark[:], (*buf)[max(0, n-len(f.mark)):n])
+			if eerr := emit(fresh); eerr != nil {
 				return total, eerr
 			}
 		}
-		if errors.Is(err, io.EOF) {
-			return total, nil
-		}
 		if err != nil {
-			return total, err
+			return total, nil
 		}
 	}
 	return total, context.Cause(ctx)
+}
+
+// restart begins the file anew.
+func (f *follower) restart(note func(string)) {
+	f.offset, f.markLen = 0, 0
+	note(noteTruncated)
+}
+
+// outgrown tells the watch of a truncation that it has not seen, unless it or another follower has by now.
+func (f *follower) outgrown() {
+	f.watch.mu.Lock()
+	defer f.watch.mu.Unlock()
+	if f.truncated == f.gen.truncated {
+		f.gen.truncated++
+		f.gen.read = 0
+		if fi, err := f.gen.file.Stat(); err == nil {
+			f.gen.size = fi.Size()
+		}
+		f.watch.broadcast()
+	}
+	f.truncated = f.gen.truncated
 }
 
 // reached tells the watch how far the file was read, so that a truncation below it is seen.
@@ -184,7 +226,7 @@ func (f *follower) step(note func(string)) bool {
 	}
 	next.refs++
 	f.watch.unref(f.gen)
-	f.gen, f.offset, f.truncated = next, 0, next.truncated
+	f.gen, f.offset, f.markLen, f.truncated, f.touched = next, 0, 0, next.truncated, next.touched
 	if !f.told {
 		note(what)
 	}

@@ -65,6 +65,8 @@ type generation struct {
 	size      int64       // at the last check
 	read      int64       // furthest offset that a follower has reached since the last truncation
 	truncated int         // how often the file became shorter
+	modified  time.Time   // at the last check
+	touched   int         // how often it was modified and is as long as before: it may be another file's content
 }
 
 // follow starts to follow name. The caller calls release.
@@ -229,8 +231,12 @@ func (f *watch) check() {
 				g.read = 0
 				news = true
 			}
+			if fi.Size() == g.size && !fi.ModTime().Equal(g.modified) {
+				g.touched++
+				news = true
+			}
 			news = news || fi.Size() != g.size
-			g.size = fi.Size()
+			g.size, g.modified = fi.Size(), fi.ModTime()
 		}
 	}
 	if fi, err := f.owner.jail.StatFile(f.name); err == nil && (f.current == nil || !os.SameFile(fi, f.current.info)) {
@@ -270,7 +276,7 @@ func (f *watch) advance(file *os.File) {
 		_ = file.Close()
 		return
 	}
-	next := &generation{file: file, info: info, size: info.Size(), refs: 1}
+	next := &generation{file: file, info: info, size: info.Size(), modified: info.ModTime(), refs: 1}
 	if old := f.current; old != nil {
 		old.next = next
 		next.refs++ // held by the link
