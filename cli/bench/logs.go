@@ -9,8 +9,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/http"
-	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -44,8 +42,8 @@ type logsSuite struct {
 
 const rareWord = "needleword"
 
-// Logs measures the log service of a real node process against a plain read, GNU cat and grep, and a stand-in for
-// websocketd, all in the same run.
+// Logs measures the log service of a real node process against a plain read, GNU cat and grep, and websocketd, or a
+// stand-in where it is not installed, all in the same run.
 func Logs(ctx context.Context, o LogsOptions) (*Report, error) {
 	s := &logsSuite{LogsOptions: o}
 	if s.Progress == nil {
@@ -220,8 +218,11 @@ func rate(size int64) func(Series) float64 {
 }
 
 func (s *logsSuite) throughput(ctx context.Context, report *Report) error {
-	stand := httptest.NewServer(standIn(s.big))
-	defer stand.Close()
+	other, err := s.websocketd(ctx)
+	if err != nil {
+		return err
+	}
+	defer other.close()
 	var plain, gnu, framed, lines, asLines, asBinary []Series
 	read := func(r io.Reader) error {
 		_, err := io.CopyBuffer(discard{}, struct{ io.Reader }{r}, make([]byte, 256<<10))
@@ -273,8 +274,8 @@ func (s *logsSuite) throughput(ctx context.Context, report *Report) error {
 			}
 			return s.messages(conn, 1)
 		}},
-		{&asLines, func() error { return s.peer(ctx, stand.URL+"/lines", 1) }},
-		{&asBinary, func() error { return s.peer(ctx, stand.URL+"/binary", 0) }},
+		{&asLines, func() error { return s.peer(ctx, other.lines, 1) }},
+		{&asBinary, func() error { return s.peer(ctx, other.binary, 0) }},
 	}
 	for range s.Rounds + 1 {
 		for _, side := range sides {
@@ -293,13 +294,13 @@ func (s *logsSuite) throughput(ctx context.Context, report *Report) error {
 	aa := noise(framed, f)
 	report.note("plain read", speed(plain), "MB/s", "read(2) of 256 KiB")
 	report.note("GNU cat into a pipe", speed(gnu), "MB/s", "")
-	report.note("stand-in for websocketd, a line a message", speed(asLines), "MB/s", "child cat, a message a line")
-	report.note("stand-in for websocketd, binary", speed(asBinary), "MB/s", "child cat, a message a read")
+	report.note(other.name+", a line a message", speed(asLines), "MB/s", "child cat, a message a line")
+	report.note(other.name+", binary", speed(asBinary), "MB/s", "child cat, a message a read")
 	report.atLeast("cat, framed, over WebSocket", speed(framed), "MB/s", 340, aa, "25 x 13.6 MB/s, websocketd 0.5.0's text rate as measured before")
-	report.atLeast("cat, framed / stand-in's lines", ratio(framed, asLines, f), "x", 25, aa, "")
-	report.atLeast("cat, framed / stand-in's binary", ratio(framed, asBinary, f), "x", 0.6, aa, "")
+	report.atLeast("cat, framed / "+other.name+"'s lines", ratio(framed, asLines, f), "x", 25, aa, "")
+	report.atLeast("cat, framed / "+other.name+"'s binary", ratio(framed, asBinary, f), "x", 0.6, aa, "")
 	report.note("cat, a line a message, over WebSocket", speed(lines), "MB/s", "as old clients get it")
-	report.note("cat, a line a message / stand-in's", ratio(lines, asLines, f), "x", "")
+	report.note("cat, a line a message / "+other.name+"'s", ratio(lines, asLines, f), "x", "")
 	report.note("cat, framed / plain read", ratio(framed, plain, f), "x", "")
 	return nil
 }
@@ -330,59 +331,6 @@ func (s *logsSuite) peer(ctx context.Context, url string, extra int64) error {
 	defer resp.Body.Close()
 	defer conn.Close()
 	return s.messages(conn, extra)
-}
-
-// standIn serves a file as websocketd does: a child process, and a message for each of its lines, or for each read.
-func standIn(name string) http.Handler {
-	up := websocket.Upgrader{WriteBufferSize: 4 << 10}
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		conn, err := up.Upgrade(w, r, nil)
-		if err != nil {
-			return
-		}
-		defer conn.Close()
-		cmd := exec.CommandContext(r.Context(), "cat", name)
-		out, err := cmd.StdoutPipe()
-		if err == nil {
-			err = cmd.Start()
-		}
-		if err != nil {
-			return
-		}
-		messages := make(chan []byte) // unbuffered, as there
-		go func() {
-			defer close(messages)
-			reader := bufio.NewReader(out)
-			for {
-				var m []byte
-				var err error
-				if r.URL.Path == "/lines" {
-					m, err = reader.ReadBytes('\n')
-					m = bytes.TrimSuffix(m, []byte("\n"))
-				} else {
-					buf := make([]byte, 64<<10)
-					var n int
-					n, err = out.Read(buf)
-					m = buf[:n]
-				}
-				if err != nil {
-					return
-				}
-				messages <- m
-			}
-		}()
-		kind := websocket.TextMessage
-		if r.URL.Path != "/lines" {
-			kind = websocket.BinaryMessage
-		}
-		for m := range messages {
-			if err == nil {
-				err = conn.WriteMessage(kind, m)
-			}
-		}
-		_ = cmd.Wait()
-		_, _, _ = conn.ReadMessage() // until the client has everything
-	})
 }
 
 func (s *logsSuite) grep(ctx context.Context, report *Report) error {
