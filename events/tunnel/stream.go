@@ -46,8 +46,12 @@ func (s *stream) Write(p []byte) (int, error) {
 func (s *stream) explain(err error) error {
 	switch {
 	case err == io.EOF: //nolint:errorlint // yamux returns it bare
-		if s.closed.Load() {
+		switch {
+		case s.closed.Load():
 			return net.ErrClosed
+		case s.mux.Session().IsClosed():
+			// yamux ends its streams with EOF when the link is lost: what is cut off must not look whole.
+			return fmt.Errorf("%w: the tunnel ended in the middle of a stream", io.ErrUnexpectedEOF)
 		}
 		return io.EOF
 	case s.closed.Load() || errors.Is(err, yamux.ErrStreamClosed):

@@ -51,6 +51,9 @@ type Access struct {
 	opening int           // tunnels that are let in and not yet in links
 	closed  bool
 
+	ctx    context.Context //nolint:containedctx // of upgraded connections, which outlive their requests; Close ends it
+	cancel context.CancelFunc
+
 	watchers sync.WaitGroup // of tunnels
 	active   sync.WaitGroup // requests
 }
@@ -75,8 +78,9 @@ func New(cfg Config) (*Access, error) {
 	if err != nil {
 		return nil, err
 	}
+	ctx, cancel := context.WithCancel(context.Background())
 	return &Access{
-		cfg: cfg, self: rand.Text(), tunnels: tunnels, links: make(map[string]*link), arrived: make(chan struct{}),
+		ctx: ctx, cancel: cancel, cfg: cfg, self: rand.Text(), tunnels: tunnels, links: make(map[string]*link), arrived: make(chan struct{}),
 		replicas: &http.Transport{
 			TLSClientConfig: cfg.TLS, DisableCompression: true, MaxIdleConnsPerHost: 16, IdleConnTimeout: time.Minute,
 			TLSHandshakeTimeout: 10 * time.Second, ReadBufferSize: 32 << 10, WriteBufferSize: 32 << 10,
@@ -108,6 +112,7 @@ func (a *Access) Close() {
 		l.end("the server shuts down")
 	}
 	a.watchers.Wait()
+	a.cancel()
 	a.active.Wait()
 	a.replicas.CloseIdleConnections()
 }
