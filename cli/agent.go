@@ -92,7 +92,7 @@ SIGTERM ends the agent once the work in progress is done (--drain); containers r
 func agentFlags() []string {
 	return []string{
 		"url", "ca-checksum", "ca-file", "insecure", "proxy", "state-dir", "agent-ip", "hostname", "labels",
-		"engine", "docker-sock", "cri-sock", "rootfs", "workers", "drain", "deny", "health-listen",
+		"engine", "docker-sock", "cri-sock", "rootfs", "workers", "drain", "deny", "http-port", "health-listen",
 	}
 }
 
@@ -260,11 +260,18 @@ func (a *app) session(ctx context.Context, cfg *Config, joined *register.Result,
 	if o.logs != nil {
 		node.mount(serverlogs.TunnelPath+"/", http.StripPrefix(serverlogs.TunnelPath, o.logs.throughTunnel()))
 	}
-	doors, err := newAgentDoors(joined, node, log)
+	var channel *events.Client
+	doors, err := newAgentDoors(joined, node, &hostProxy{
+		cfg: cfg, joined: joined, node: node, log: log, channel: func() creator { return channel },
+	}, log)
 	if err != nil {
 		return withExit(ExitConfig, err)
 	}
-	channel, err := events.New(events.Config{
+	port, err := newAgentPort(cfg, joined.HostUUID, engine, node, log)
+	if err != nil {
+		return withExit(ExitConfig, err)
+	}
+	channel, err = events.New(events.Config{
 		URL: joined.APIURL, AccessKey: joined.AccessKey, SecretKey: joined.SecretKey.Reveal(), Router: router,
 		Journal: filepath.Join(host.StateDir, "journal.db"), Log: log, Version: version,
 		TLS: joined.TLS, Proxy: joined.Proxy, Workers: cfg.Events.Workers, QueueEvents: cfg.Events.Queue, Drain: cfg.Events.Drain,
@@ -281,6 +288,14 @@ func (a *app) session(ctx context.Context, cfg *Config, joined *register.Result,
 		Source: cache, Engine: engine, Poster: channel, HostUUID: joined.HostUUID, Log: log,
 	})
 	state.Store(&observe.Sources{Channel: channel.Status, Engine: cache.Status, Posts: posts.Stats, Tunnel: doors.status})
+
+	if port != nil {
+		addr, err := port.listen(ctx)
+		if err != nil {
+			return fmt.Errorf("node port: %w", err)
+		}
+		log.WithField("address", addr.String()).Info("the node port is open")
+	}
 
 	// Handlers need the engine and the cache until the channel has drained, so these do not end with ctx.
 	bg, stop := context.WithCancel(context.WithoutCancel(ctx))
@@ -303,11 +318,15 @@ func (a *app) session(ctx context.Context, cfg *Config, joined *register.Result,
 	defer end()
 	defer context.AfterFunc(bg, end)() // a part that ended takes the channel with it
 	// The doors close with the channel, and before what they lead to.
-	opened := make(chan error, 1)
-	go func() { opened <- doors.Run(running) }()
+	entrances, open := errgroup.WithContext(running)
+	entrances.Go(func() error { return doors.Run(open) })
+	if port != nil {
+		entrances.Go(func() error { return port.run(open) })
+	}
+	defer context.AfterFunc(open, end)() // one that broke takes the channel with it
 	err = channel.Run(running)
 	end()
-	err = errors.Join(err, <-opened, node.Close())
+	err = errors.Join(err, entrances.Wait(), node.Close())
 	stop()
 	return errors.Join(err, group.Wait())
 }

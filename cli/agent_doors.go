@@ -18,8 +18,9 @@ import (
 type doorKind int
 
 const (
-	doorNone   doorKind = iota // not connected yet
-	doorTunnel                 // to a server of ours
+	doorNone    doorKind = iota // not connected yet
+	doorTunnel                  // to a server of ours
+	doorRancher                 // to Rancher's proxy
 )
 
 // agentDoors keep the door open that the server understands, beside the control channel: from the first connection on,
@@ -27,6 +28,7 @@ const (
 // far, and takes nobody's tunnel away.
 type agentDoors struct {
 	tunnel *tunnel.Client
+	proxy  *hostProxy
 	log    logrus.FieldLogger
 
 	mu      sync.Mutex // guards kind
@@ -34,7 +36,7 @@ type agentDoors struct {
 	changed chan struct{} // capacity 1
 }
 
-func newAgentDoors(joined *register.Result, node http.Handler, log logrus.FieldLogger) (*agentDoors, error) {
+func newAgentDoors(joined *register.Result, node http.Handler, proxy *hostProxy, log logrus.FieldLogger) (*agentDoors, error) {
 	basic := "Basic " + base64.StdEncoding.EncodeToString([]byte(joined.AccessKey+":"+joined.SecretKey.Reveal()))
 	client, err := tunnel.NewClient(tunnel.Config{
 		Options: tunnel.Options{Log: log}, URL: tunnel.Endpoint(joined.APIURL), Handler: node, TLS: joined.TLS, Proxy: joined.Proxy,
@@ -45,7 +47,7 @@ func newAgentDoors(joined *register.Result, node http.Handler, log logrus.FieldL
 	if err != nil {
 		return nil, err
 	}
-	return &agentDoors{tunnel: client, log: log, changed: make(chan struct{}, 1)}, nil
+	return &agentDoors{tunnel: client, proxy: proxy, log: log, changed: make(chan struct{}, 1)}, nil
 }
 
 // connected takes in a change of the control channel's state. It does not block.
@@ -53,7 +55,7 @@ func (d *agentDoors) connected(s events.Status) {
 	if s.State != events.StateConnected {
 		return
 	}
-	kind := doorNone
+	kind := doorRancher
 	if s.Drover {
 		kind = doorTunnel
 	}
@@ -78,12 +80,11 @@ func (d *agentDoors) Run(ctx context.Context) error {
 		kind := d.wanted()
 		open, shut := context.WithCancel(ctx)
 		var wg sync.WaitGroup
-		if kind == doorTunnel {
-			wg.Go(func() {
-				if err := d.tunnel.Run(open); err != nil {
-					d.log.WithError(err).Error("the tunnel to the server ended")
-				}
-			})
+		switch kind {
+		case doorTunnel:
+			wg.Go(func() { d.keep(open, "tunnel", d.tunnel.Run) })
+		case doorRancher:
+			wg.Go(func() { d.keep(open, "host proxy", d.proxy.Run) })
 		}
 		for ctx.Err() == nil && d.wanted() == kind {
 			select {
@@ -95,6 +96,13 @@ func (d *agentDoors) Run(ctx context.Context) error {
 		wg.Wait()
 	}
 	return nil
+}
+
+// keep runs a door to its end, which only ctx should be.
+func (d *agentDoors) keep(ctx context.Context, name string, run func(context.Context) error) {
+	if err := run(ctx); ctx.Err() == nil {
+		d.log.WithError(err).WithField("door", name).Error("a door ended")
+	}
 }
 
 // status is what the metrics tell.

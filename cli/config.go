@@ -27,6 +27,7 @@ type Config struct {
 	Images ImagesConfig
 	Events EventsConfig
 	Node   NodeConfig
+	Port   PortConfig
 	Doors  DoorsConfig
 	Logs   LogsConfig
 	Server ServerConfig
@@ -108,7 +109,7 @@ type EventsConfig struct {
 
 // NodeConfig is the doors of a node. The names in the file are those of the node agents before Drover.
 type NodeConfig struct {
-	HTTPPort        int           // app.http.port; 0 is none
+	HTTPPort        int           // app.http.port; 0 is none, see PortConfig
 	DebugPort       int           // app.debug.port, on loopback; 0 is none
 	ContainerTicker time.Duration // how often the pod map is compared with the engine
 	RMAPI           string        // base URL of a resource manager
@@ -117,7 +118,8 @@ type NodeConfig struct {
 
 // DoorsConfig is what holds for every door to this host's streams.
 type DoorsConfig struct {
-	Deny []string // verbs that nobody may use here
+	Deny       []string // verbs that nobody may use here
+	TrustProxy bool     // container-proxy without a token of its own
 }
 
 // ServerConfig is the control server's.

@@ -54,7 +54,7 @@ func (k configKey) secretly(show func(string) string) configKey {
 
 // configKeys is the table of all settings, in the order of the documentation.
 func configKeys() []configKey {
-	return slices.Concat(agentKeys(), hostKeys(), connectionKeys(), engineKeys(), imageKeys(), nodeKeys(), doorKeys(), logKeys(), serverKeys())
+	return slices.Concat(agentKeys(), hostKeys(), connectionKeys(), engineKeys(), imageKeys(), nodeKeys(), portKeys(), doorKeys(), logKeys(), serverKeys())
 }
 
 func agentKeys() []configKey {
@@ -203,7 +203,7 @@ func nodeKeys() []configKey {
 		return key(name, "has no effect", func(*Config, string) error { return nil }).of(kindUnused).shown(func(string) string { return "" })
 	}
 	return []configKey{
-		key("app.http.port", "port of the node's streams; 0 is none",
+		key("app.http.port", "port of the node's streams, which opens where app.http.token-key-file or app.http.client-ca-file says who may come; 0 is none",
 			integer(0, 65535, func(c *Config) *int { return &c.Node.HTTPPort })).vars("DROVER_HTTP_PORT").flagged("http-port").defaults("8085"),
 		key("app.debug.port", "port of pprof and metrics on loopback; 0 is none",
 			integer(0, 65535, func(c *Config) *int { return &c.Node.DebugPort })).vars("DROVER_DEBUG_PORT").defaults("10102"),
@@ -224,6 +224,8 @@ func doorKeys() []configKey {
 			listOf(func(c *Config) *[]string { return &c.Doors.Deny }, service.VerbExec, service.VerbAttach, service.VerbLogs, service.VerbStats,
 				service.VerbRead, service.VerbWrite, service.VerbTop, service.VerbEvents, service.VerbForward,
 				hostproxy.VerbSocket, hostproxy.VerbConsole, hostproxy.VerbProxy)).vars("DROVER_DENY").flagged("deny").of(kindList),
+		key("app.doors.trust-proxy", "let Rancher's proxy reach ports of containers for its users: its requests bring no token that could be checked here",
+			boolean(func(c *Config) *bool { return &c.Doors.TrustProxy })).vars("DROVER_TRUST_PROXY").defaults("false").of(kindBool),
 	}
 }
 
