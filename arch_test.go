@@ -49,6 +49,7 @@ var layers = []struct {
 		why: "several engines are one engine: it speaks the vocabulary",
 	},
 	{folder: "runtime/pods", may: []string{"runtime", "utils/*"}, mayInTests: []string{"runtime/*"}, why: "pods are made of containers"},
+	{folder: "runtime/imagetar", may: []string{"runtime"}, why: "streams of files know no engine and no transport"},
 	{folder: "runtime/runtimetest", may: []string{"runtime"}, why: "the conformance suite knows the vocabulary alone"},
 	{
 		folder: "events", may: []string{"events/wire", "utils/*"}, mayInTests: []string{"events/*"},
@@ -62,12 +63,12 @@ var layers = []struct {
 		why: "a handler sees the vocabulary, never an engine",
 	},
 	{
-		folder: "handlers", may: []string{"events", "events/wire", "runtime", "runtime/pods", "hostinfo", "handlers/*", "utils/*"},
+		folder: "handlers", may: []string{"events", "events/wire", "runtime", "runtime/imagetar", "runtime/pods", "hostinfo", "handlers/*", "utils/*"},
 		mayInTests: []string{"runtime/fake", "runtime/docker"},
 		why:        "a handler sees the vocabulary, never an engine",
 	},
 	{
-		folder: "service", may: []string{"events/tunnel", "runtime", "runtime/pods", "service/*", "utils/*"},
+		folder: "service", may: []string{"events/tunnel", "runtime", "runtime/imagetar", "runtime/pods", "service/*", "utils/*"},
 		mayInTests: []string{"runtime/fake", "runtime/docker", "runtime/cri", "runtime/cri/*", "runtime/multi"},
 		why:        "streams see the vocabulary, never an engine",
 	},

@@ -27,6 +27,7 @@ func newNodeService(cfg *Config, engine service.Engine, observe func(verb, resul
 	root := os.DirFS(firstOf(cfg.Agent.Rootfs, "/"))
 	svc, err := service.New(service.Config{
 		Engine: engine, Root: cfg.Agent.Rootfs, Observe: observe, Log: log, Policy: denyVerbs(cfg.Doors.Deny),
+		Images: service.Images{Roots: cfg.Images.ImportRoots},
 		HostStats: func(context.Context) (runtime.Stats, error) {
 			c, err := hostinfo.ReadCounters(root)
 			if err != nil {

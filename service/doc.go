@@ -10,6 +10,9 @@
 //	GET       /v1/top/{container}           its processes
 //	GET       /v1/events                    what happens to containers
 //	GET       /v1/forward/{container}/{port}   a TCP port of it, as an upgrade to "tcp"
+//	POST      /v1/images/build              builds an image; the answer is its log, in lines of JSON
+//	GET       /v1/images/save?image=A       images as one tar
+//	POST      /v1/images/load, import       takes such a tar, or that of a root file system
 //
 // A container is named by its id, an unambiguous prefix of it, or its name. An error is a JSON object with one clear
 // line, and a status that fits; once a stream has begun, an error cuts the connection, so that nothing short looks whole.

@@ -37,6 +37,7 @@ type Config struct {
 	// Observe is told of every request when it ends: what it was, "ok" or the code of the error, and how long it took.
 	Observe func(verb, result string, took time.Duration)
 	Log     logrus.FieldLogger
+	Images  Images
 
 	ExecSlots int           // processes being started at once in one container: 2
 	ExecQueue int           // and waiting for it: 64
@@ -57,6 +58,10 @@ const (
 	VerbTop     = "top"
 	VerbEvents  = "events"
 	VerbForward = "forward"
+
+	VerbBuild      = "images.build"
+	VerbImageRead  = "images.read"
+	VerbImageWrite = "images.write"
 )
 
 // An Action is what a request asks for.
@@ -118,6 +123,7 @@ func New(cfg Config) (*Service, error) {
 	s.handle("GET /v1/top/{container}", VerbTop, s.serveTop)
 	s.handle("GET /v1/events", VerbEvents, s.serveEvents)
 	s.handle("GET /v1/forward/{container}/{port}", VerbForward, s.serveForward)
+	s.routeImages()
 	s.mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		writeError(w, r, notFound("no such path: %s", r.URL.Path))
 	})
