@@ -102,7 +102,7 @@ func TestBuildThroughATunnel(t *testing.T) {
 	n := direct.tunneled()
 	for _, builder := range []string{runtime.BuilderBuildKit, runtime.BuilderClassic} {
 		t.Run(builder, func(t *testing.T) {
-			salt := "service-image-"+strings.ToLower(rand.Text()[:12])
+			salt := "service-image-" + strings.ToLower(rand.Text()[:12])
 			ref := salt + ":1"
 			direct.forgetImage(ref)
 			steps, last, status := n.build(map[string]any{"tags": []string{ref}, "builder": builder, "args": m{"SECRET": "x"}},
@@ -149,7 +149,9 @@ func TestBuildRefusals(t *testing.T) {
 	}).tunneled()
 	var huge bytes.Buffer // the head of a tar with a file of 1 GiB
 	_ = tar.NewWriter(&huge).WriteHeader(&tar.Header{Name: "Dockerfile", Mode: 0o644, Size: 1 << 30})
-	endless := func(n int64) io.Reader { return io.MultiReader(bytes.NewReader(huge.Bytes()), io.LimitReader(zeros{}, n)) }
+	endless := func(n int64) io.Reader {
+		return io.MultiReader(bytes.NewReader(huge.Bytes()), io.LimitReader(zeros{}, n))
+	}
 	var bomb bytes.Buffer
 	z := gzip.NewWriter(&bomb)
 	_, _ = io.Copy(z, endless(16<<20))
@@ -275,7 +277,7 @@ func TestBuildEndsWithItsCaller(t *testing.T) {
 func TestSaveLoadImport(t *testing.T) {
 	direct := newNode(t, nil)
 	n := direct.tunneled()
-	ref := "service-image-"+strings.ToLower(rand.Text()[:12]) + ":1"
+	ref := "service-image-" + strings.ToLower(rand.Text()[:12]) + ":1"
 	direct.forgetImage(ref)
 	var root bytes.Buffer
 	z := gzip.NewWriter(&root)
