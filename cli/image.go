@@ -33,7 +33,7 @@ To pull an image on many hosts at once there is 'drover pull'.`,
 		Args: usage(noSubcommand), RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(a.imageListCommand(), a.imageInspectCommand(), a.imageHistoryCommand(), a.imagePullCommand(), a.imageTagCommand(),
-		a.imagePushCommand(), a.imageCommitCommand(), a.imageImportCommand(), a.imageRemoveCommand(), a.imagePruneCommand())
+		a.imagePushCommand(), a.imageBuildCommand(), a.imageSaveCommand(), a.imageLoadCommand(), a.imageCommitCommand(), a.imageImportCommand(), a.imageRemoveCommand(), a.imagePruneCommand())
 	return cmd
 }
 
@@ -224,13 +224,17 @@ func (a *app) make(ctx context.Context, c *client.Client, h *client.Host, event 
 	if err := a.ask(ctx, c, h, event, workTimeout, data, &answer); err != nil {
 		return err
 	}
-	return a.out.Print(answer.Image, func() error {
-		text := answer.Image.ID
+	return a.printImage(&answer.Image)
+}
+
+func (a *app) printImage(image *madeImage) error {
+	return a.out.Print(image, func() error {
+		text := image.ID
 		if text == "" {
-			text = answer.Image.Digest
+			text = image.Digest
 		}
 		if !a.flags.quiet {
-			text = answer.Image.Name + "  " + text
+			text = image.Name + "  " + text
 		}
 		_, err := fmt.Fprintln(a.out.Out, ui.Clean(text))
 		return err

@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"fmt"
+	"net/url"
 	"strings"
 	"time"
 
@@ -74,10 +75,11 @@ func (a *app) imageImportCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "import PATH IMAGE", Short: "Make an image of a root file system on the host",
 		Long: `Makes an image of a root file system that is on the host: a tar, plain or packed with gzip, bzip2 or zstd, or a directory
-such as debootstrap makes. PATH is of the host and must be under its app.images.import-roots. The digest that --output json
-shows is that of the tar.`,
-		Example: `  drover image import /srv/rootfs/trixie.tar.zst base/trixie:2026-11 --change 'CMD ["/bin/bash"]'`,
-		Args:    takes("PATH", "IMAGE"),
+such as debootstrap makes. PATH is of the host and must be under its app.images.import-roots; "-" is a tar on standard input of
+this machine. The digest that --output json shows is that of the tar on the host.`,
+		Example: `  zstd -dc rootfs.tar.zst | drover image import - base/trixie:2026-11
+  drover image import /srv/rootfs/trixie.tar.zst base/trixie:2026-11 --change 'CMD ["/bin/bash"]'`,
+		Args: takes("PATH", "IMAGE"),
 	}
 	host := a.addHost(cmd)
 	f := cmd.Flags()
@@ -85,11 +87,32 @@ shows is that of the tar.`,
 	f.StringVarP(&message, "message", "m", "", "comment in the image's history")
 	f.StringVar(&platform, "platform", "", "of what is imported, as linux/arm64; empty: the host's")
 	cmd.RunE = a.onHost(host, func(ctx context.Context, c *client.Client, h *client.Host, args []string) error {
+		if args[0] == "-" {
+			return a.importStdin(ctx, c, h, url.Values{"image": {args[1]}, "comment": {message}, "change": changes, "platform": {platform}})
+		}
 		return a.make(ctx, c, h, "image.import", map[string]any{
 			"path": args[0], "image": args[1], "comment": message, "changes": changes, "platform": platform,
 		})
 	})
 	return cmd
+}
+
+// importStdin makes an image of the root file system on standard input.
+func (a *app) importStdin(ctx context.Context, c *client.Client, h *client.Host, query url.Values) error {
+	source, total, err := a.inputFile("-")
+	if err != nil {
+		return err
+	}
+	bars := a.newTransferBars()
+	defer bars.stop()
+	var answer struct {
+		Image madeImage `json:"image"`
+	}
+	if err := c.ImportImage(ctx, h.ID, query, &countingReader{r: source, each: sending(bars, total)}, &answer); err != nil {
+		return err
+	}
+	bars.stop()
+	return a.printImage(&answer.Image)
 }
 
 func (a *app) imageRemoveCommand() *cobra.Command {

@@ -49,6 +49,7 @@ type Client struct {
 	cfg  Config
 	base string // ".../v2-beta", without a final slash
 	http *http.Client
+	long *http.Client // for streams: an answer may begin as late as it likes
 	tls  *tls.Config
 }
 
@@ -70,7 +71,7 @@ func New(cfg Config) (*Client, error) {
 	}
 	c := &Client{cfg: cfg, base: base + "/" + apiVersion, tls: t}
 	c.cfg.Server = base
-	c.http = &http.Client{Transport: &http.Transport{
+	transport := &http.Transport{
 		Proxy:                 cfg.Proxy,
 		DialContext:           (&net.Dialer{Timeout: 10 * time.Second}).DialContext,
 		TLSClientConfig:       t,
@@ -78,7 +79,11 @@ func New(cfg Config) (*Client, error) {
 		ResponseHeaderTimeout: 5 * time.Minute,
 		IdleConnTimeout:       30 * time.Second,
 		ForceAttemptHTTP2:     true,
-	}}
+	}
+	c.http = &http.Client{Transport: transport}
+	stream := transport.Clone()
+	stream.ResponseHeaderTimeout, stream.ExpectContinueTimeout = 0, 2*time.Second // then a body is sent anyway
+	c.long = &http.Client{Transport: stream}
 	return c, nil
 }
 
@@ -86,7 +91,10 @@ func New(cfg Config) (*Client, error) {
 func (c *Client) Server() string { return c.cfg.Server }
 
 // Close drops idle connections.
-func (c *Client) Close() { c.http.CloseIdleConnections() }
+func (c *Client) Close() {
+	c.http.CloseIdleConnections()
+	c.long.CloseIdleConnections()
+}
 
 // An APIError is an error that the server answered.
 type APIError struct {

@@ -76,6 +76,8 @@ type user struct {
 	t   *testing.T
 	dir string
 	env []string
+	// stdin is what commands read.
+	stdin string
 }
 
 func newUser(t *testing.T) *user {
@@ -106,7 +108,7 @@ func (u *user) run(args ...string) result {
 	cmd := exec.CommandContext(ctx, "drover", args...)
 	cmd.Env, cmd.Dir = u.env, u.dir
 	var out, errOut bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &errOut
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(u.stdin), &out, &errOut
 	err := cmd.Run()
 	if cmd.ProcessState == nil {
 		u.t.Fatalf("drover %q: %v", args, err)

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -119,5 +120,111 @@ func TestImages(t *testing.T) {
 	u.must("image", "rm", patched)
 	if r := u.run("image", "pull", patched); r.code != 1 || !strings.Contains(r.err, "manifest") {
 		t.Errorf("pull of what was deleted: %+v", r)
+	}
+}
+
+// TestBuildSaveLoad builds from each kind of context through a server and an agent, and moves the image as a file.
+func TestBuildSaveLoad(t *testing.T) {
+	u, name := newUser(t), prefix(t)
+	roots := t.TempDir()
+	u.env = append(u.env, "DROVER_IMPORT_ROOTS="+roots)
+	u.start("dev", "--listen", fmt.Sprintf("127.0.0.1:%d", freePort(t)), "--data", filepath.Join(u.dir, "data")).says("In a second terminal")
+	u.online(1)
+	ref := name + "/built:1"
+	t.Cleanup(func() { _ = exec.Command("docker", "rmi", "-f", ref).Run() }) // it may be gone
+
+	dir := filepath.Join(u.dir, "context")
+	write := func(path, content string) {
+		t.Helper()
+		if err := os.MkdirAll(filepath.Dir(path), 0o750); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(filepath.Join(dir, "Dockerfile"), "FROM "+image+"\nARG WHO\nCOPY . /app\nRUN echo hello $WHO; ls /app; test ! -e /app/secret.key\n")
+	write(filepath.Join(dir, ".dockerignore"), "*.key\n")
+	write(filepath.Join(dir, "secret.key"), "x")
+	write(filepath.Join(dir, "main.txt"), "x")
+	r := u.run("image", "build", "-t", ref, "--build-arg", "WHO=there", dir)
+	if r.code != 0 || !strings.HasPrefix(r.out, ref+"  sha256:") || !strings.Contains(r.err, "| hello there\n") || !strings.Contains(r.err, "| main.txt\n") || !strings.Contains(r.err, "RUN echo hello") {
+		t.Fatalf("build: %+v", r)
+	}
+	built := docker(t, "image", "inspect", "-f", "{{.Id}}", ref)
+
+	// A failing step, its last lines, and the image to look into.
+	write(filepath.Join(dir, "broken"), "FROM "+image+"\nRUN echo kept > /kept\nRUN echo before; exit 4\n")
+	r = u.run("image", "build", "-q", "--builder", "classic", "-f", filepath.Join(dir, "broken"), dir)
+	found := regexp.MustCompile(`drover run ([0-9a-f]{12}) sleep 600`).FindStringSubmatch(r.err)
+	if r.code != 1 || !strings.Contains(r.err, "failed: [3/3] RUN echo before; exit 4\n  | before\n") || found == nil {
+		t.Fatalf("a failing build: %+v", r)
+	}
+	if out := docker(t, "run", "--rm", found[1], "cat", "/kept"); out != "kept" {
+		t.Errorf("the image before the failure has %q", out)
+	}
+	docker(t, "rmi", "-f", found[1])
+
+	// Other ways of a context: a Dockerfile on standard input, a tar on it, a folder of the host.
+	for _, c := range []struct {
+		stdin string
+		args  []string
+	}{
+		{"FROM " + image + "\nCOPY main.txt /\n", []string{"-f", "-", dir}},
+		{"FROM " + image + "\nLABEL a=b\n", []string{"-"}},
+		{"", []string{"--on-host", filepath.Join(roots, "ctx")}},
+	} {
+		write(filepath.Join(roots, "ctx", "Dockerfile"), "FROM "+image+"\nLABEL c=d\n")
+		u.stdin = c.stdin
+		if out := u.must(append([]string{"image", "build", "-t", ref}, c.args...)...); !strings.HasPrefix(out, ref+"  sha256:") {
+			t.Errorf("%q: %q", c.args, out)
+		}
+		u.stdin = ""
+		docker(t, "rmi", ref)
+	}
+
+	// One clear line each.
+	if err := os.Symlink("/etc", filepath.Join(roots, "out")); err != nil {
+		t.Fatal(err)
+	}
+	write(filepath.Join(dir, "typo"), "FORM scratch\n")
+	if err := os.Symlink("/etc/passwd", filepath.Join(dir, "linked")); err != nil {
+		t.Fatal(err)
+	}
+	for want, args := range map[string][]string{
+		"unknown instruction: FORM":                  {"-f", filepath.Join(dir, "typo"), dir},
+		"leads out of the context through a symlink": {"-f", filepath.Join(dir, "linked"), dir},
+		"leads out of the folder that this host":     {"--on-host", filepath.Join(roots, "out")},
+		"is not under " + roots:                      {"--on-host", "/etc"},
+		"is no image":                                {"-t", "Not:A:Name", dir},
+		"no such file":                               {filepath.Join(dir, "none")},
+		"context has no file":                        {roots},
+		"Failed to connect":                          {"http://user:geheim@127.0.0.1:1/x.git"},
+	} {
+		r := u.run(append([]string{"image", "build", "-q"}, args...)...)
+		if r.code == 0 || !strings.Contains(r.err, want) || strings.Contains(r.err, "geheim") {
+			t.Errorf("%q: %+v, want %q", args, r, want)
+		}
+	}
+
+	// Out as a file and in again.
+	docker(t, "tag", built, ref)
+	file := filepath.Join(u.dir, "saved.tar")
+	u.must("image", "save", ref, "-f", file)
+	docker(t, "rmi", ref)
+	if out := u.must("image", "load", "-f", file); out != ref+"\n" {
+		t.Errorf("load says %q", out)
+	}
+	if id := docker(t, "image", "inspect", "-f", "{{.Id}}", ref); id != built {
+		t.Errorf("loaded %s, saved %s", id, built)
+	}
+	if r := u.run("image", "save", name+"/none:1", "-f", file+"2"); r.code != 1 || !strings.Contains(strings.ToLower(r.err), "no such image") {
+		t.Errorf("saving what is not there: %+v", r)
+	}
+	if left, _ := filepath.Glob(filepath.Join(u.dir, ".drover-save-*")); len(left) > 0 {
+		t.Errorf("left behind: %q", left)
+	}
+	if r := u.run("image", "load", "-f", filepath.Join(dir, "typo")); r.code != 1 || strings.Count(r.err, "\n") != 1 {
+		t.Errorf("loading what is no tar: %+v", r)
 	}
 }
