@@ -147,8 +147,8 @@ func TestBuildSaveLoad(t *testing.T) {
 	write(filepath.Join(dir, ".dockerignore"), "*.key\n")
 	write(filepath.Join(dir, "secret.key"), "x")
 	write(filepath.Join(dir, "main.txt"), "x")
-	r := u.run("image", "build", "-t", ref, "--build-arg", "WHO=there", dir)
-	if r.code != 0 || !strings.HasPrefix(r.out, ref+"  sha256:") || !strings.Contains(r.err, "| hello there\n") || !strings.Contains(r.err, "| main.txt\n") || !strings.Contains(r.err, "RUN echo hello") {
+	r := u.run("image", "build", "-t", ref, "--build-arg", "WHO="+name, dir)
+	if r.code != 0 || !strings.HasPrefix(r.out, ref+"  sha256:") || !strings.Contains(r.err, "| hello "+name+"\n") || !strings.Contains(r.err, "| main.txt\n") || !strings.Contains(r.err, "RUN echo hello") {
 		t.Fatalf("build: %+v", r)
 	}
 	built := docker(t, "image", "inspect", "-f", "{{.Id}}", ref)
