@@ -217,7 +217,7 @@ func (a *app) dockerfile(dir, file string, src *imagetar.ContextSource) (closer 
 	}
 	f, err := os.Open(path)
 	if err != nil {
-		return nil, fmt.Errorf("Dockerfile: %w", err)
+		return nil, fmt.Errorf("the Dockerfile: %w", err)
 	}
 	src.Outside = f
 	return func() { f.Close() }, nil
