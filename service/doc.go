@@ -4,6 +4,7 @@
 //
 //	POST, GET /v1/exec/{container}          a process; SPDY or WebSocket, see package remote
 //	POST, GET /v1/attach/{container}        the main process
+//	GET       /v1/resume/{stream}           a broken exec or attach goes on; see package resume
 //	GET       /v1/logs/{container}          its output so far, or for as long as it runs
 //	GET       /v1/stats, /v1/stats/{id}     use of the host and of containers
 //	GET, HEAD, PUT /v1/files/{container}/PATH   files, as a tar stream
@@ -18,7 +19,9 @@
 // line, and a status that fits; once a stream has begun, an error cuts the connection, so that nothing short looks whole.
 //
 // What it promises: a slow viewer slows its own stream and nobody else's, in bounded memory. When the viewer of a process
-// is gone, the process gets the end of its input, SIGHUP, and SIGKILL after a grace, unless it was asked to be kept. In
+// is gone, the process gets the end of its input, SIGHUP, and SIGKILL after a grace, unless it was asked to be kept. A
+// viewer that speaks package resume may come back meanwhile, and finds its process running and every byte in its place. In
 // one container at most two processes are being started at a time, in the order in which they were asked for. No
-// goroutine outlives its request but those of detached processes, which [Service.Close] waits for.
+// goroutine outlives its request but those of detached processes and of streams that wait for their viewers; [Service.Close]
+// waits for them.
 package service

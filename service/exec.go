@@ -55,8 +55,14 @@ func (s *Service) serveExec(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	opts := s.viewerOptions(r, remote.Options{Stdin: in, Stdout: out, Stderr: errOut, TTY: tty})
+	if s.keeper.Wants(r) {
+		return s.keep(w, r, opts, false, Action{Verb: VerbExec, Container: st, Exec: &spec}, leave, func(viewer *remote.Session) error {
+			return engine.Exec(viewer.Context(), st.ID, spec, started(leave, streamsOf(viewer)))
+		})
+	}
 	defer leave()
-	viewer, err := remote.Accept(w, r, s.viewerOptions(r, remote.Options{Stdin: in, Stdout: out, Stderr: errOut, TTY: tty}))
+	viewer, err := remote.Accept(w, r, opts)
 	if err != nil {
 		return answered{err}
 	}
@@ -102,7 +108,7 @@ func (s *Service) execDetached(w http.ResponseWriter, r *http.Request, engine ru
 	})
 	if !ok {
 		leave()
-		return &runtime.Error{Kind: runtime.ErrUnavailable, Message: "the agent is shutting down"}
+		return errShutdown()
 	}
 	wait := time.NewTimer(detachWait)
 	defer wait.Stop()
@@ -153,11 +159,19 @@ func (s *Service) serveAttach(w http.ResponseWriter, r *http.Request) error {
 	case in && !st.OpenStdin:
 		return conflict("container %s was made without an open input", st.Name)
 	}
-	viewer, err := remote.Accept(w, r, s.viewerOptions(r, remote.Options{Stdin: in, Stdout: out, Stderr: errOut && !st.TTY, TTY: tty}))
+	opts := s.viewerOptions(r, remote.Options{Stdin: in, Stdout: out, Stderr: errOut && !st.TTY, TTY: tty})
+	attach := func(viewer *remote.Session) error {
+		return engine.Attach(viewer.Context(), st.ID, runtime.AttachSpec{TTY: tty, Logs: replay}, streamsOf(viewer))
+	}
+	if s.keeper.Wants(r) {
+		// The container must not be stopped by output that nobody takes.
+		return s.keep(w, r, opts, true, Action{Verb: VerbAttach, Container: st}, func() {}, attach)
+	}
+	viewer, err := remote.Accept(w, r, opts)
 	if err != nil {
 		return answered{err}
 	}
-	err = engine.Attach(viewer.Context(), st.ID, runtime.AttachSpec{TTY: tty, Logs: replay}, streamsOf(viewer))
+	err = attach(viewer)
 	viewer.Finish(err)
 	return ended(viewer, err)
 }

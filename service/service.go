@@ -16,6 +16,8 @@ import (
 
 	"github.com/droverhq/drover/runtime"
 	"github.com/droverhq/drover/service/containerlog"
+	"github.com/droverhq/drover/service/remote"
+	"github.com/droverhq/drover/service/resume"
 )
 
 // An Engine is what the service must have of a container engine. What else it can do (runtime.Execer, Attacher,
@@ -43,6 +45,8 @@ type Config struct {
 	ExecQueue int           // and waiting for it: 64
 	Grace     time.Duration // between SIGHUP and SIGKILL for a process whose viewer is gone: 5 s
 	KeepAlive time.Duration // between frames to an idle viewer: 20 s
+	// Keep says how long streams wait for a viewer whose connection broke, and how many. See package resume.
+	Keep remote.KeepOptions
 	// CheckOrigin decides about the WebSockets of browsers; nil admits those of the same origin.
 	CheckOrigin func(*http.Request) bool
 }
@@ -58,6 +62,7 @@ const (
 	VerbTop     = "top"
 	VerbEvents  = "events"
 	VerbForward = "forward"
+	VerbResume  = "resume" // is observed only: the policy is asked about the stream's own verb again
 
 	VerbBuild      = "images.build"
 	VerbImageRead  = "images.read"
@@ -80,6 +85,7 @@ type Service struct {
 	mux     *http.ServeMux
 	logs    *containerlog.Reader
 	limit   *limiter
+	keeper  *remote.Keeper
 	samples *sampler
 	notices *broadcast
 
@@ -100,7 +106,7 @@ func New(cfg Config) (*Service, error) {
 	if cfg.ExecSlots < 1 || cfg.ExecQueue < 0 {
 		return nil, fmt.Errorf("service: %d slots and a queue of %d for processes", cfg.ExecSlots, cfg.ExecQueue)
 	}
-	s := &Service{cfg: cfg, mux: http.NewServeMux(), limit: newLimiter(cfg.ExecSlots, cfg.ExecQueue)}
+	s := &Service{cfg: cfg, mux: http.NewServeMux(), limit: newLimiter(cfg.ExecSlots, cfg.ExecQueue), keeper: remote.NewKeeper(cfg.Keep)}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.logs = containerlog.New(containerlog.Config{
 		Containers: cfg.Engine, Fallback: capability[runtime.LogReader](cfg.Engine), Root: cfg.Root, DataRoot: dataRoot(cfg.Engine),
@@ -115,6 +121,7 @@ func New(cfg Config) (*Service, error) {
 	s.handle("POST /v1/exec/{container}", VerbExec, s.serveExec)
 	s.handle("GET /v1/attach/{container}", VerbAttach, s.serveAttach)
 	s.handle("POST /v1/attach/{container}", VerbAttach, s.serveAttach)
+	s.handle("GET "+resume.Path+"{session}", VerbResume, s.serveResume)
 	s.handle("GET /v1/logs/{container}", VerbLogs, s.serveLogs)
 	s.handle("GET /v1/stats", VerbStats, s.serveStats)
 	s.handle("GET /v1/stats/{container}", VerbStats, s.serveStats)
@@ -158,8 +165,8 @@ func dataRoot(e Engine) func(context.Context) (string, error) {
 	}
 }
 
-// Close ends what is left of detached processes' streams and waits for it. The processes themselves go on. Requests are
-// ended by their server.
+// Close ends what is left of detached processes' streams, which go on themselves, and the streams that wait for their
+// viewers to come back, whose processes are ended, and waits for all of it. Requests are ended by their server.
 func (s *Service) Close() error {
 	s.mu.Lock()
 	s.closed = true
@@ -188,7 +195,7 @@ func (s *Service) handle(pattern, verb string, h func(http.ResponseWriter, *http
 	s.mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
 		started := time.Now()
 		rec := &recorder{ResponseWriter: w}
-		err := s.guarded(rec, r, verb, h)
+		err := s.protected(verb, func() error { return h(rec, r) })
 		if s.cfg.Observe != nil {
 			s.cfg.Observe(verb, result(err), time.Since(started))
 		}
@@ -207,8 +214,8 @@ func (s *Service) handle(pattern, verb string, h func(http.ResponseWriter, *http
 	})
 }
 
-// guarded calls h and turns a panic into an error.
-func (s *Service) guarded(w http.ResponseWriter, r *http.Request, verb string, h func(http.ResponseWriter, *http.Request) error) (err error) {
+// protected calls f and turns a panic into an error.
+func (s *Service) protected(verb string, f func() error) (err error) {
 	defer func() {
 		if p := recover(); p != nil && p != http.ErrAbortHandler { //nolint:errorlint // net/http compares it so
 			s.cfg.Log.WithField("verb", verb).Errorf("panic: %v\n%s", p, debug.Stack())
@@ -217,7 +224,7 @@ func (s *Service) guarded(w http.ResponseWriter, r *http.Request, verb string, h
 			panic(p)
 		}
 	}()
-	return h(w, r)
+	return f()
 }
 
 // allow asks the policy.

@@ -10,6 +10,9 @@
 //     status is written after all output, the outputs are closed, and the connection stays until the viewer has
 //     closed it, for a bounded time. Finish must be called, once; it waits for the session's goroutines.
 //
+// A [Keeper] serves viewers that speak package resume besides: their session waits for them when the connection breaks,
+// and nothing is lost or doubled. Kubernetes' viewers do not notice.
+//
 // Status is plain text in v1 to v3 and a JSON metav1.Status from v4 on, with the exit code. Input can be closed over
 // SPDY in every version, over WebSocket from v5 on.
 package remote

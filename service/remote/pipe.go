@@ -74,6 +74,13 @@ func (p *pipe) Write(b []byte) (int, error) {
 	return n, nil
 }
 
+// unread is how much waits for the reader.
+func (p *pipe) unread() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.buf) - p.r
+}
+
 // close ends the input; what is in the pipe can still be read.
 func (p *pipe) close() {
 	p.mu.Lock()

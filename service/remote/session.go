@@ -130,16 +130,21 @@ func Accept(w http.ResponseWriter, r *http.Request, opts Options) (*Session, err
 		cancel(err)
 		return nil, err
 	}
+	s.watch()
+	return s, nil
+}
+
+// watch ties the context and the link together.
+func (s *Session) watch() {
 	// Whoever blocks in a Write learns that nobody waits for it any more.
-	s.calm = context.AfterFunc(ctx, func() { s.link.deadline(lastWords) })
+	s.calm = context.AfterFunc(s.ctx, func() { s.link.deadline(lastWords) })
 	s.workers.Go(func() {
 		select {
 		case <-s.link.closed():
-			cancel(ErrGone)
-		case <-ctx.Done():
+			s.cancel(ErrGone)
+		case <-s.ctx.Done():
 		}
 	})
-	return s, nil
 }
 
 // Context ends when the viewer is gone, with ErrGone as its cause, or when the request's context ends.
@@ -162,9 +167,14 @@ func (s *Session) Finish(err error) {
 			_ = s.link.status(text)
 		}
 		s.link.shut()
-		wait := time.NewTimer(s.linger)
+		linger, over := s.linger, s.ctx.Done()
+		if s.ctx.Err() != nil {
+			linger, over = min(linger, lastWords), nil // for the status to arrive
+		}
+		wait := time.NewTimer(linger)
 		select {
 		case <-s.link.closed():
+		case <-over:
 		case <-wait.C:
 		}
 		wait.Stop()

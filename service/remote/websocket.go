@@ -56,28 +56,10 @@ type wsLink struct {
 }
 
 func (s *Session) acceptWebSocket(w http.ResponseWriter, r *http.Request, opts Options) error {
-	offered := websocket.Subprotocols(r)
-	protocols := webSocketProtocols()
-	if len(offered) > 0 && !slices.ContainsFunc(offered, func(p string) bool { return slices.Contains(protocols, p) }) {
-		err := fmt.Errorf("none of the protocols %q is spoken here; these are: %q", offered, protocols)
-		opts.Fail(w, http.StatusForbidden, err)
+	ws, err := upgrade(w, r, opts, webSocketProtocols())
+	if err != nil {
 		return err
 	}
-	upgrader := websocket.Upgrader{
-		HandshakeTimeout: opts.Creation,
-		ReadBufferSize:   4 << 10,
-		WriteBufferSize:  chunk + 64,
-		Subprotocols:     protocols,
-		CheckOrigin:      opts.CheckOrigin,
-		Error: func(w http.ResponseWriter, _ *http.Request, status int, reason error) {
-			opts.Fail(w, status, reason)
-		},
-	}
-	ws, err := upgrader.Upgrade(w, r, opts.Header)
-	if err != nil {
-		return fmt.Errorf("upgrade to WebSocket: %w", err)
-	}
-	_ = ws.NetConn().SetDeadline(time.Time{})
 	protocol := ws.Subprotocol()
 	l := &wsLink{
 		ws: ws, gone: make(chan struct{}), ready: chanError,
@@ -114,6 +96,32 @@ func (s *Session) acceptWebSocket(w http.ResponseWriter, r *http.Request, opts O
 	s.workers.Go(l.read)
 	s.workers.Go(func() { l.keepAlive(opts.KeepAlive) })
 	return nil
+}
+
+// upgrade makes the WebSocket. On an error the viewer has been told.
+func upgrade(w http.ResponseWriter, r *http.Request, opts Options, protocols []string) (*websocket.Conn, error) {
+	offered := websocket.Subprotocols(r)
+	if len(offered) > 0 && !slices.ContainsFunc(offered, func(p string) bool { return slices.Contains(protocols, p) }) {
+		err := fmt.Errorf("none of the protocols %q is spoken here; these are: %q", offered, protocols)
+		opts.Fail(w, http.StatusForbidden, err)
+		return nil, err
+	}
+	upgrader := websocket.Upgrader{
+		HandshakeTimeout: opts.Creation,
+		ReadBufferSize:   4 << 10,
+		WriteBufferSize:  chunk + 64,
+		Subprotocols:     protocols,
+		CheckOrigin:      opts.CheckOrigin,
+		Error: func(w http.ResponseWriter, _ *http.Request, status int, reason error) {
+			opts.Fail(w, status, reason)
+		},
+	}
+	ws, err := upgrader.Upgrade(w, r, opts.Header)
+	if err != nil {
+		return nil, fmt.Errorf("upgrade to WebSocket: %w", err)
+	}
+	_ = ws.NetConn().SetDeadline(time.Time{})
+	return ws, nil
 }
 
 // lost notes that the viewer is gone; its input has ended.

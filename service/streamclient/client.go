@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/gorilla/websocket"
+
+	"github.com/droverhq/drover/utils/backoff"
 )
 
 // Config says where a host's streams are and who asks. Only Base is needed.
@@ -29,6 +31,12 @@ type Config struct {
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 	// DialTimeout bounds the making of a connection, and the wait for the answer to an upgrade: 30 s if 0.
 	DialTimeout time.Duration
+	// Retry says how long to wait between attempts to go on with a stream whose connection broke: up to 100 ms, then
+	// growing to 2 s, if zero.
+	Retry backoff.Policy
+	// Patience is how long to go on with attempts: 30 s if 0, or as long as the host keeps the stream, if that is less.
+	// Less than 0 gives a stream up with its connection.
+	Patience time.Duration
 }
 
 // A Client reaches the streams of one host.
@@ -53,6 +61,12 @@ func New(cfg Config) (*Client, error) {
 	if cfg.DialTimeout <= 0 {
 		cfg.DialTimeout = 30 * time.Second
 	}
+	if cfg.Retry == (backoff.Policy{}) {
+		cfg.Retry = backoff.Policy{First: 100 * time.Millisecond, Max: 2 * time.Second}
+	}
+	if cfg.Patience == 0 {
+		cfg.Patience = 30 * time.Second
+	}
 	if cfg.Dial == nil {
 		cfg.Dial = (&net.Dialer{Timeout: cfg.DialTimeout}).DialContext
 	}
@@ -69,7 +83,7 @@ func New(cfg Config) (*Client, error) {
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
 	c.dialer = websocket.Dialer{
-		Proxy: cfg.Proxy, NetDialContext: cfg.Dial, TLSClientConfig: cfg.TLS.Clone(), HandshakeTimeout: cfg.DialTimeout,
+		Proxy: cfg.Proxy, TLSClientConfig: cfg.TLS.Clone(), HandshakeTimeout: cfg.DialTimeout,
 		ReadBufferSize: 4 << 10, WriteBufferSize: chunk + 64,
 	}
 	return c, nil

@@ -7,8 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -18,6 +21,7 @@ import (
 
 	"github.com/droverhq/drover/runtime"
 	"github.com/droverhq/drover/service/remote"
+	"github.com/droverhq/drover/service/resume"
 )
 
 // Each message begins with the number of its channel.
@@ -43,13 +47,16 @@ const (
 
 // view serves a viewer's streams until the process at the other end has ended.
 func (c *Client) view(ctx context.Context, path string, q url.Values, s *Streams) error {
-	ws, err := c.upgrade(ctx, path, q)
+	ws, err := c.upgrade(ctx, path, q, nil, resume.Protocol, protocolV5)
 	if err != nil {
 		return err
 	}
+	if ws.Subprotocol() == resume.Protocol {
+		return c.viewKept(ctx, ws, s)
+	}
 	v := &viewer{ws: ws, streams: s}
 	defer ws.Close()
-	stop := context.AfterFunc(ctx, v.leave)
+	stop := context.AfterFunc(ctx, func() { leave(ws) })
 	defer stop()
 	if s.Started != nil {
 		s.Started()
@@ -59,10 +66,10 @@ func (c *Client) view(ctx context.Context, path string, q url.Values, s *Streams
 	defer resizer.Wait()
 	defer close(done)
 	if s.Resize != nil {
-		resizer.Go(func() { v.resize(done) })
+		resizer.Go(func() { resizes(done, s.Resize, v.write) })
 	}
 	if s.Stdin != nil {
-		go v.input()
+		go input(s.Stdin, v.write)
 	}
 	err = v.read()
 	if ctx.Err() != nil {
@@ -71,29 +78,47 @@ func (c *Client) view(ctx context.Context, path string, q url.Values, s *Streams
 	return err
 }
 
-// upgrade makes the WebSocket.
-func (c *Client) upgrade(ctx context.Context, path string, q url.Values) (*websocket.Conn, error) {
-	header := http.Header{}
+// upgrade makes a WebSocket that speaks one of protocols.
+func (c *Client) upgrade(ctx context.Context, path string, q url.Values, header http.Header, protocols ...string) (*websocket.Conn, error) {
+	all := http.Header{}
 	if c.cfg.Header != nil {
-		header = c.cfg.Header().Clone()
+		all = c.cfg.Header().Clone()
 	}
+	maps.Copy(all, header)
 	dialer := c.dialer
-	dialer.Subprotocols = []string{protocolV5}
-	ws, resp, err := dialer.DialContext(ctx, "ws"+strings.TrimPrefix(c.base, "http")+path+"?"+q.Encode(), header)
+	dialer.Subprotocols = protocols
+	target := "ws" + strings.TrimPrefix(c.base, "http") + path
+	if len(q) > 0 {
+		target += "?" + q.Encode()
+	}
+	// The library looks at ctx while it makes the connection, and not while it waits for the answer.
+	stop := func() bool { return true }
+	dialer.NetDialContext = func(dialing context.Context, network, address string) (net.Conn, error) {
+		conn, err := c.cfg.Dial(dialing, network, address)
+		if err == nil {
+			stop = context.AfterFunc(ctx, func() { conn.Close() })
+		}
+		return conn, err
+	}
+	ws, resp, err := dialer.DialContext(ctx, target, all)
+	if !stop() && err == nil {
+		ws.Close()
+		return nil, context.Cause(ctx)
+	}
 	switch {
 	case err != nil && resp != nil && resp.StatusCode != http.StatusSwitchingProtocols:
 		return nil, refusal(resp)
 	case err != nil:
 		return nil, failure(ctx, err)
-	case ws.Subprotocol() != protocolV5:
+	case !slices.Contains(protocols, ws.Subprotocol()):
 		ws.Close()
-		return nil, fmt.Errorf("streams: the host does not speak %s", protocolV5)
+		return nil, fmt.Errorf("streams: the host does not speak %s", strings.Join(protocols, " or "))
 	}
 	ws.SetReadLimit(maxMessage)
 	return ws, nil
 }
 
-// A viewer is one end of a session.
+// A viewer is the end of a session with a host that knows Kubernetes' protocol alone.
 type viewer struct {
 	ws      *websocket.Conn
 	streams *Streams
@@ -101,9 +126,9 @@ type viewer struct {
 }
 
 // leave says goodbye, so that the process is ended at once.
-func (v *viewer) leave() {
-	_ = v.ws.WriteControl(websocket.CloseMessage, websocket.FormatCloseMessage(websocket.CloseNormalClosure, ""), time.Now().Add(goodbye))
-	_ = v.ws.Close()
+func leave(ws *websocket.Conn) {
+	_ = ws.WriteControl(websocket.CloseMessage, websocket.FormatCloseMessage(websocket.CloseNormalClosure, ""), time.Now().Add(goodbye))
+	_ = ws.Close()
 }
 
 // read delivers what the host sends until the status of the process.
@@ -121,24 +146,30 @@ func (v *viewer) read() error {
 		if buf.Len() == 0 {
 			continue
 		}
-		channel, p := buf.Bytes()[0], buf.Bytes()[1:]
-		switch channel {
-		case chanStdout:
-			err = deliver(v.streams.Stdout, p)
-		case chanStderr:
-			err = deliver(v.streams.Stderr, p)
-		case chanStatus:
-			if len(p) == 0 {
-				continue // it tells that the session stands
-			}
-			v.leave()
-			return ending(p)
-		}
-		if err != nil {
-			v.leave()
-			return fmt.Errorf("write output: %w", err)
+		done, err := v.streams.take(buf.Bytes()[0], buf.Bytes()[1:])
+		if done || err != nil {
+			leave(v.ws)
+			return err
 		}
 	}
+}
+
+// take delivers a message. done says that it was the process's status, and err is its end.
+func (s *Streams) take(channel byte, p []byte) (done bool, err error) {
+	switch channel {
+	case chanStdout:
+		err = deliver(s.Stdout, p)
+	case chanStderr:
+		err = deliver(s.Stderr, p)
+	case chanStatus:
+		if len(p) > 0 { // an empty one tells that the session stands
+			return true, ending(p)
+		}
+	}
+	if err != nil {
+		return false, fmt.Errorf("write output: %w", err)
+	}
+	return false, nil
 }
 
 func deliver(w io.Writer, p []byte) error {
@@ -193,31 +224,32 @@ func (v *viewer) write(channel byte, p []byte) error {
 }
 
 // input passes standard input on, and its end.
-func (v *viewer) input() {
+func input(in io.Reader, write func(byte, []byte) error) {
 	buf := make([]byte, chunk)
 	for {
-		n, err := v.streams.Stdin.Read(buf)
-		if n > 0 && v.write(chanStdin, buf[:n]) != nil {
+		n, err := in.Read(buf)
+		if n > 0 && write(chanStdin, buf[:n]) != nil {
 			return
 		}
 		if err != nil {
-			_ = v.write(chanClose, []byte{chanStdin})
+			_ = write(chanClose, []byte{chanStdin})
 			return
 		}
 	}
 }
 
-func (v *viewer) resize(done <-chan struct{}) {
+// resizes passes the sizes of the terminal on.
+func resizes(done <-chan struct{}, sizes <-chan runtime.TerminalSize, write func(byte, []byte) error) {
 	for {
 		select {
 		case <-done:
 			return
-		case size, ok := <-v.streams.Resize:
+		case size, ok := <-sizes:
 			if !ok {
 				return
 			}
 			b, _ := json.Marshal(size) // numbers only
-			if v.write(chanResize, b) != nil {
+			if write(chanResize, b) != nil {
 				return
 			}
 		}
