@@ -28,6 +28,7 @@ type Config struct {
 	Events EventsConfig
 	Node   NodeConfig
 	Port   PortConfig
+	Pods   PodsConfig
 	Doors  DoorsConfig
 	Logs   LogsConfig
 	Server ServerConfig
@@ -109,8 +110,9 @@ type EventsConfig struct {
 
 // NodeConfig is the doors of a node. The names in the file are those of the node agents before Drover.
 type NodeConfig struct {
-	HTTPPort        int           // app.http.port; 0 is none, see PortConfig
-	DebugPort       int           // app.debug.port, on loopback; 0 is none
+	HTTPPort        int           // app.http.port; 0 is none
+	DebugPort       int           // app.debug.port; 0 is none
+	DebugListen     string        // address without a port
 	ContainerTicker time.Duration // how often the pod map is compared with the engine
 	RMAPI           string        // base URL of a resource manager
 	QoSPath         string        // root of the cgroup trees

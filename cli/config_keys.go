@@ -54,7 +54,7 @@ func (k configKey) secretly(show func(string) string) configKey {
 
 // configKeys is the table of all settings, in the order of the documentation.
 func configKeys() []configKey {
-	return slices.Concat(agentKeys(), hostKeys(), connectionKeys(), engineKeys(), imageKeys(), nodeKeys(), portKeys(), doorKeys(), logKeys(), serverKeys())
+	return slices.Concat(agentKeys(), hostKeys(), connectionKeys(), engineKeys(), imageKeys(), nodeKeys(), portKeys(), podKeys(), doorKeys(), logKeys(), serverKeys())
 }
 
 func agentKeys() []configKey {
@@ -205,15 +205,17 @@ func nodeKeys() []configKey {
 	return []configKey{
 		key("app.http.port", "port of the node's streams, which opens where app.http.token-key-file or app.http.client-ca-file says who may come; 0 is none",
 			integer(0, 65535, func(c *Config) *int { return &c.Node.HTTPPort })).vars("DROVER_HTTP_PORT").flagged("http-port").defaults("8085"),
-		key("app.debug.port", "port of pprof and metrics on loopback; 0 is none",
+		key("app.debug.port", "port of pprof of 'drover node'; 0 is none",
 			integer(0, 65535, func(c *Config) *int { return &c.Node.DebugPort })).vars("DROVER_DEBUG_PORT").defaults("10102"),
+		key("app.debug.listen", "address of that port, without a port; whoever reaches it reads the memory of this process",
+			text(func(c *Config) *string { return &c.Node.DebugListen })).vars("DROVER_DEBUG_LISTEN").defaults("127.0.0.1"),
 		key("app.container.ticker", "seconds between two comparisons of the pod map",
 			duration(time.Second, time.Second, 24*time.Hour, func(c *Config) *time.Duration { return &c.Node.ContainerTicker })).vars("DROVER_CONTAINER_TICKER").defaults("30"),
 		key("app.rm.api", "base URL of a resource manager",
 			httpURL(func(c *Config) *string { return &c.Node.RMAPI })).vars("DROVER_RM_API"),
 		key("app.qos.path", "root of the cgroup trees",
 			dir(func(c *Config) *string { return &c.Node.QoSPath })).vars("DROVER_QOS_PATH").defaults("/sys/fs/cgroup"),
-		unused("app.ims.logroot"), unused("app.oom-kmsg-path"), unused("app.kubedebug.user"), unused("app.kubedebug.passwd"),
+		unused("app.ims.logroot"), unused("app.kubedebug.user"), unused("app.kubedebug.passwd"),
 	}
 }
 

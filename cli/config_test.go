@@ -160,7 +160,7 @@ func TestConfigOfOlderAgents(t *testing.T) {
 	if !reflect.DeepEqual(c.Node, want) || c.Engine.DockerHost != "unix:///run/docker.sock" {
 		t.Errorf("got %+v, %+v", c.Node, c.Engine)
 	}
-	if len(c.Warnings) != 4 || !strings.Contains(c.Warnings[0], path+":21: app.ims.logroot has no effect") {
+	if len(c.Warnings) != 3 || !strings.Contains(c.Warnings[0], path+":21: app.ims.logroot has no effect") {
 		t.Errorf("warnings: %q", c.Warnings)
 	}
 	for _, v := range c.Values() {

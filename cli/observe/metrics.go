@@ -82,6 +82,14 @@ func (m *channelMetrics) Collect(out chan<- prometheus.Metric) {
 		gauge("tunnel_round_trip_seconds", "Of the tunnel's last keep-alive.", t.RTT.Seconds())
 		counter("tunnel_dials_total", "Attempts to open the tunnel.", t.Dials)
 	}
+	if src.Pods != nil {
+		p := src.Pods()
+		gauge("pods", "Pods in the pod map.", float64(p.Pods))
+		gauge("pod_containers", "Containers in the pod map.", float64(p.Containers))
+		gauge("pod_map_ready", "1 once every engine and source has answered.", boolean(p.Ready))
+		gauge("pod_map_errors", "Engines and sources that do not answer.", float64(len(p.Errors)))
+		gauge("pod_map_refresh_seconds", "How long the last refresh took.", p.Refresh.Seconds())
+	}
 	counter("dropped_total", "Replies and container events that were lost. It stays 0.", dropped)
 }
 

@@ -32,6 +32,10 @@ type Sources struct {
 	Posts func() handlers.ContainerEventsStats
 	// Tunnel is the way in for streams; nil where there is none.
 	Tunnel func() Tunnel
+	// Pods is the pod map; nil where there is none.
+	Pods func() Pods
+	// Standalone says that there is no server to be connected to.
+	Standalone bool
 	// Phase says what the agent does while Channel is nil: "registering".
 	Phase func() string
 }
@@ -42,6 +46,15 @@ type Tunnel struct {
 	Dials   uint64
 	Streams int
 	RTT     time.Duration // 0 before it is known
+}
+
+// Pods is the state of the pod map.
+type Pods struct {
+	Ready      bool              `json:"ready"`
+	Pods       int               `json:"pods"`
+	Containers int               `json:"containers"`
+	Refresh    time.Duration     `json:"-"`                // how long the last one took
+	Errors     map[string]string `json:"errors,omitempty"` // of engines and sources
 }
 
 // Config configures a [Server].
@@ -153,6 +166,7 @@ type Health struct {
 	Version string  `json:"version"`
 	Server  Channel `json:"server"`
 	Engine  Engine  `json:"engine"`
+	Pods    *Pods   `json:"pods,omitempty"`
 }
 
 // A Channel is the state of the connection to the server.
@@ -192,7 +206,19 @@ func (s *Server) Health() Health {
 		e := src.Engine()
 		h.Engine = Engine{Answers: e.Ready && e.Healthy, Containers: e.Containers, Error: e.LastError}
 	}
+	if src.Pods != nil {
+		p := src.Pods()
+		h.Pods = &p
+	}
 	h.Ready = h.Server.State == string(events.StateConnected) && h.Engine.Answers
+	if src.Standalone {
+		h.Server = Channel{State: "none"}
+		h.Engine = Engine{Answers: h.Pods != nil && h.Pods.Ready}
+		if h.Pods != nil {
+			h.Engine.Containers = h.Pods.Containers
+		}
+		h.Ready = h.Engine.Answers
+	}
 	return h
 }
 

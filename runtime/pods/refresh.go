@@ -114,6 +114,9 @@ func (s *Store) refreshing(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
+		case d := <-s.ticker:
+			tick.Reset(d)
+			continue
 		case <-tick.C:
 			work.all = true
 			poke(s.factsNow)

@@ -71,9 +71,10 @@ type Store struct {
 	state atomic.Pointer[snapshot]
 	ready chan struct{} // closed with the first complete state
 
-	refreshNow chan struct{} // cap 1: something is in pending
-	factsNow   chan struct{} // cap 1: containers wait for their facts
-	changed    chan struct{} // cap 1: state has been replaced
+	refreshNow chan struct{}      // cap 1: something is in pending
+	factsNow   chan struct{}      // cap 1: containers wait for their facts
+	changed    chan struct{}      // cap 1: state has been replaced
+	ticker     chan time.Duration // cap 1: a new Config.Ticker
 
 	mu        sync.Mutex // guards what follows
 	pending   pending
@@ -120,7 +121,8 @@ func New(cfg Config) (*Store, error) {
 	s := &Store{
 		cfg: cfg, ready: make(chan struct{}),
 		refreshNow: make(chan struct{}, 1), factsNow: make(chan struct{}, 1), changed: make(chan struct{}, 1),
-		told: map[string]told{}, facts: map[string]*facts{}, pods: map[podKey]*built{},
+		ticker: make(chan time.Duration, 1),
+		told:   map[string]told{}, facts: map[string]*facts{}, pods: map[podKey]*built{},
 	}
 	s.health.Errors = map[string]string{}
 	s.state.Store(&snapshot{})
@@ -249,6 +251,21 @@ func (s *Store) Refresh() {
 	s.pending.all = true
 	s.mu.Unlock()
 	poke(s.refreshNow)
+}
+
+// SetTicker changes how often everything is listed anew, from now on. It does not block.
+func (s *Store) SetTicker(d time.Duration) {
+	if d <= 0 {
+		return
+	}
+	select {
+	case <-s.ticker: // one that was not taken yet
+	default:
+	}
+	select {
+	case s.ticker <- d:
+	default: // somebody else's, a moment ago
+	}
 }
 
 // poke wakes who waits for ch; one wake-up is enough for several pokes.

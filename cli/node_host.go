@@ -1,0 +1,165 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/http"
+	"os"
+	"strings"
+
+	"github.com/sirupsen/logrus"
+	"golang.org/x/sync/errgroup"
+	"k8s.io/client-go/rest"
+
+	"github.com/droverhq/drover/cli/observe"
+	"github.com/droverhq/drover/hostinfo/cgroup"
+	"github.com/droverhq/drover/runtime"
+	"github.com/droverhq/drover/runtime/multi"
+	"github.com/droverhq/drover/runtime/pods"
+	"github.com/droverhq/drover/service/node"
+	"github.com/droverhq/drover/service/token"
+)
+
+// A nodeHost is what this machine knows of its containers: its engines as one, and the pods.
+type nodeHost struct {
+	cfg    *Config
+	engine *multi.Engine
+	first  runtime.Engine // the one that an agent drives
+	store  *pods.Store
+	oom    *oomFeed
+	log    logrus.FieldLogger
+
+	tree fs.FS // cgroups
+	proc fs.FS
+}
+
+// newNodeHost composes the engines, which it owns from then on.
+func newNodeHost(cfg *Config, engines []runtime.Engine, getenv func(string) string, log logrus.FieldLogger) (*nodeHost, error) {
+	h := &nodeHost{cfg: cfg, first: engines[0], log: log, tree: os.DirFS(cfg.Node.QoSPath), proc: os.DirFS(hostPath(cfg, "/proc"))}
+	sources, err := podSources(cfg)
+	if err != nil {
+		return nil, err
+	}
+	models := make([]pods.Engine, len(engines))
+	for i, e := range engines {
+		source, ok := e.(runtime.ModelSource)
+		if !ok {
+			return nil, fmt.Errorf("the engine %s tells nothing of pods", e.Type())
+		}
+		models[i] = runtime.NewModelEngine(source)
+	}
+	h.store, err = pods.New(pods.Config{
+		Engines: models, Sources: sources, HostFS: strings.TrimSuffix(cfg.Agent.Rootfs, "/"), Sidecars: cfg.Pods.Sidecars,
+		Ticker: cfg.Node.ContainerTicker, Log: log,
+		Self: runtime.LocalAgentMeta{
+			Namespace: getenv("POD_NAMESPACE"), PodName: getenv("POD_NAME"), PodIP: getenv("POD_IP"),
+			NodeName: nodeName(cfg), NodeIP: cfg.Pods.NodeIP,
+		},
+	})
+	if err != nil {
+		return nil, err
+	}
+	h.oom = newOOMFeed(cfg.Pods.KmsgPath, h.store, log)
+	h.engine, err = multi.New(multi.Config{
+		Resolve: func(name string) (string, error) { return node.Lookup(h.store, name) }, Watch: []runtime.Watcher{h.oom},
+	}, engines...)
+	return h, err
+}
+
+// nodeName is the name of this node in Kubernetes.
+func nodeName(cfg *Config) string {
+	if name := firstOf(cfg.Pods.NodeName, cfg.Agent.Hostname); name != "" {
+		return name
+	}
+	name, _ := os.Hostname()
+	return name
+}
+
+// podSources are the sources that are configured.
+func podSources(cfg *Config) ([]pods.Source, error) {
+	var sources []pods.Source
+	p := &cfg.Pods
+	if p.Kubelet != "" {
+		s, err := pods.NewKubelet(pods.KubeletConfig{
+			URL: p.Kubelet, TokenFile: p.KubeletTokenFile, CAFile: p.KubeletCAFile, SkipVerify: p.KubeletInsecure,
+		})
+		if err != nil {
+			return nil, fmt.Errorf("app.pods.kubelet: %w", err)
+		}
+		sources = append(sources, s)
+	}
+	if p.APIServer {
+		conf, err := rest.InClusterConfig()
+		if err != nil {
+			return nil, fmt.Errorf("app.pods.apiserver: %w", err)
+		}
+		s, err := pods.NewAPIServer(pods.APIServerConfig{Config: conf, NodeName: nodeName(cfg)})
+		if err != nil {
+			return nil, fmt.Errorf("app.pods.apiserver: %w", err)
+		}
+		sources = append(sources, s)
+	}
+	if cfg.Node.RMAPI != "" {
+		s, err := pods.NewResourceManager(pods.ResourceManagerConfig{URL: cfg.Node.RMAPI, HostIP: p.NodeIP})
+		if err != nil {
+			return nil, fmt.Errorf("app.rm.api: %w (app.node.ip)", err)
+		}
+		sources = append(sources, s)
+	}
+	return sources, nil
+}
+
+// run follows the engines, the sources and the kernel's log until ctx ends.
+func (h *nodeHost) run(ctx context.Context) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return h.store.Run(ctx) })
+	group.Go(func() error { h.oom.run(ctx); return nil })
+	return group.Wait()
+}
+
+// close closes the engines.
+func (h *nodeHost) close() error { return h.engine.Close() }
+
+// reload takes what of a new configuration can be changed at run time.
+func (h *nodeHost) reload(cfg *Config) { h.store.SetTicker(cfg.Node.ContainerTicker) }
+
+// handler serves the doors of the node over streams.
+func (h *nodeHost) handler(streams http.Handler, authenticate func(*http.Request) (*token.Claims, error)) (*node.Handler, error) {
+	proc := hostPath(h.cfg, "/proc")
+	return node.New(node.Config{
+		Streams: streams, Containers: h.engine, Pods: h.store, Refresh: h.store.Refresh, Authenticate: authenticate, Facts: h.facts,
+		Update: h.engine.UpdateLimits, Dial: (&node.Dialer{Proc: proc}).Dial, PrestopDir: h.cfg.Pods.PrestopDir, Log: h.log,
+	})
+}
+
+// facts reads the control groups of a container.
+func (h *nodeHost) facts(_ context.Context, c *runtime.Container) (any, error) {
+	if c.State.Pid <= 0 {
+		return nil, &runtime.Error{Kind: runtime.ErrConflict, Message: "container " + c.ShortID() + " does not run"}
+	}
+	facts, err := cgroup.Read(h.tree, h.proc, c.State.Pid, c.Id)
+	if errors.Is(err, cgroup.ErrGone) {
+		return nil, &runtime.Error{
+			Kind: runtime.ErrNotFound, Message: fmt.Sprintf("container %s has no control group below %s (app.qos.path)", c.ShortID(), h.cfg.Node.QoSPath), Cause: err,
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	return struct {
+		Type      string `json:"type"`
+		Container string `json:"container"`
+		Namespace string `json:"namespace"`
+		Pod       string `json:"pod"`
+		Name      string `json:"name"`
+		cgroup.Facts
+	}{"facts", c.Id, c.Namespace, c.PodName, c.K8sContainerName, facts}, nil
+}
+
+// health is what the health listener tells of the pod map.
+func (h *nodeHost) health() observe.Pods {
+	s := h.store.Health()
+	return observe.Pods{Ready: s.Ready, Pods: s.Pods, Containers: s.Containers, Refresh: s.Took, Errors: s.Errors}
+}
