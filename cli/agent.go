@@ -110,7 +110,8 @@ func reloadLevel(log *logrus.Logger, load func() (*Config, error)) {
 // agentOptions are what `drover agent` and `drover dev` do differently.
 type agentOptions struct {
 	log     *logrus.Logger
-	logs    *logDoor // set by runAgent; nil: no log service
+	logs    *logDoor  // set by runAgent; nil: no log service
+	host    *nodeHost // what knows the pods; `drover node` gives it, else runAgent makes it where it is wanted
 	notify  *notifier
 	profile bool
 	lean    bool // the process is an agent alone: keep it small
@@ -129,7 +130,7 @@ func (a *app) runAgent(ctx context.Context, cfg *Config, o agentOptions) error {
 	if o.lean {
 		adjust = tuneMemory(a.env.Getenv)
 	}
-	engine, err := newEngine(ctx, cfg, o.log)
+	engine, err := a.agentEngine(ctx, cfg, &o)
 	if err != nil {
 		return withExit(ExitConfig, err)
 	}
@@ -160,6 +161,9 @@ func (a *app) runAgent(ctx context.Context, cfg *Config, o agentOptions) error {
 		}
 		defer func() { _ = remove() }()
 		group.Go(func() error { return health.Run(bg, l) })
+	}
+	if o.host != nil {
+		group.Go(func() error { return o.host.run(bg) })
 	}
 	o.notify.send("READY=1\nSTATUS=registering")
 	group.Go(func() error { o.notify.run(bg, func() bool { return true }); return nil })
@@ -252,11 +256,14 @@ func (a *app) session(ctx context.Context, cfg *Config, joined *register.Result,
 	if host.PingEnabled {
 		router.Handle(ping.Event, reporter)
 	}
-	node, err := newNodeService(cfg, engine, health.ObserveStream, log)
+	node, err := newNodeService(cfg, o.host.streams(engine), health.ObserveStream, log)
 	if err != nil {
 		return withExit(ExitConfig, err)
 	}
 	defer node.Close()
+	if err := o.host.join(node, router); err != nil {
+		return withExit(ExitConfig, err)
+	}
 	if o.logs != nil {
 		node.mount(serverlogs.TunnelPath+"/", http.StripPrefix(serverlogs.TunnelPath, o.logs.throughTunnel()))
 	}
@@ -287,7 +294,7 @@ func (a *app) session(ctx context.Context, cfg *Config, joined *register.Result,
 	posts := handlers.NewContainerEvents(handlers.ContainerEventsConfig{
 		Source: cache, Engine: engine, Poster: channel, HostUUID: joined.HostUUID, Log: log,
 	})
-	state.Store(&observe.Sources{Channel: channel.Status, Engine: cache.Status, Posts: posts.Stats, Tunnel: doors.status})
+	state.Store(&observe.Sources{Channel: channel.Status, Engine: cache.Status, Posts: posts.Stats, Tunnel: doors.status, Pods: o.host.source()})
 
 	if port != nil {
 		addr, err := port.listen(ctx)

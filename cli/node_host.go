@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"net/http"
 	"os"
 	"strings"
@@ -14,10 +15,13 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/droverhq/drover/cli/observe"
+	"github.com/droverhq/drover/handlers"
 	"github.com/droverhq/drover/hostinfo/cgroup"
 	"github.com/droverhq/drover/runtime"
 	"github.com/droverhq/drover/runtime/multi"
 	"github.com/droverhq/drover/runtime/pods"
+	"github.com/droverhq/drover/server/access"
+	"github.com/droverhq/drover/service"
 	"github.com/droverhq/drover/service/node"
 	"github.com/droverhq/drover/service/token"
 )
@@ -51,7 +55,7 @@ func newNodeHost(cfg *Config, engines []runtime.Engine, getenv func(string) stri
 		models[i] = runtime.NewModelEngine(source)
 	}
 	h.store, err = pods.New(pods.Config{
-		Engines: models, Sources: sources, HostFS: strings.TrimSuffix(cfg.Agent.Rootfs, "/"), Sidecars: cfg.Pods.Sidecars,
+		Engines: models, Sources: sources, HostFS: h.hostFS(), Sidecars: cfg.Pods.Sidecars,
 		Ticker: cfg.Node.ContainerTicker, Log: log,
 		Self: runtime.LocalAgentMeta{
 			Namespace: getenv("POD_NAMESPACE"), PodName: getenv("POD_NAME"), PodIP: getenv("POD_IP"),
@@ -102,13 +106,27 @@ func podSources(cfg *Config) ([]pods.Source, error) {
 		sources = append(sources, s)
 	}
 	if cfg.Node.RMAPI != "" {
-		s, err := pods.NewResourceManager(pods.ResourceManagerConfig{URL: cfg.Node.RMAPI, HostIP: p.NodeIP})
+		s, err := pods.NewResourceManager(pods.ResourceManagerConfig{URL: cfg.Node.RMAPI, HostIP: firstOf(p.NodeIP, machineIP())})
 		if err != nil {
 			return nil, fmt.Errorf("app.rm.api: %w (app.node.ip)", err)
 		}
 		sources = append(sources, s)
 	}
 	return sources, nil
+}
+
+// machineIP is the first address of this machine that others reach; "" if there is none.
+func machineIP() string {
+	addresses, err := net.InterfaceAddrs()
+	if err != nil {
+		return ""
+	}
+	for _, a := range addresses {
+		if n, ok := a.(*net.IPNet); ok && n.IP.To4() != nil && n.IP.IsGlobalUnicast() {
+			return n.IP.String()
+		}
+	}
+	return ""
 }
 
 // run follows the engines, the sources and the kernel's log until ctx ends.
@@ -118,6 +136,9 @@ func (h *nodeHost) run(ctx context.Context) error {
 	group.Go(func() error { h.oom.run(ctx); return nil })
 	return group.Wait()
 }
+
+// hostFS is where the host's root is seen; "" is this process's own.
+func (h *nodeHost) hostFS() string { return strings.TrimSuffix(h.cfg.Agent.Rootfs, "/") }
 
 // close closes the engines.
 func (h *nodeHost) close() error { return h.engine.Close() }
@@ -158,8 +179,67 @@ func (h *nodeHost) facts(_ context.Context, c *runtime.Container) (any, error) {
 	}{"facts", c.Id, c.Namespace, c.PodName, c.K8sContainerName, facts}, nil
 }
 
+// agentEngine returns the engine that an agent drives, and sets o.host where the pods are wanted. The caller closes the
+// engine, and with it the others of a host that was given.
+func (a *app) agentEngine(ctx context.Context, cfg *Config, o *agentOptions) (runtime.Engine, error) {
+	if o.host != nil {
+		return o.host.first, nil
+	}
+	engine, err := newEngine(ctx, cfg, o.log)
+	if err != nil {
+		return nil, err
+	}
+	if cfg.Pods.Map == "on" || cfg.Pods.Map == "auto" && engine.Type() != engineDocker {
+		if o.host, err = newNodeHost(cfg, []runtime.Engine{engine}, a.env.Getenv, o.log); err != nil {
+			return nil, errors.Join(err, engine.Close())
+		}
+	}
+	return engine, nil
+}
+
+// streams is what the streams of a host are served from: all of its engines, and pods by name.
+func (h *nodeHost) streams(engine service.Engine) service.Engine {
+	if h == nil {
+		return engine
+	}
+	return h.engine
+}
+
+// join adds the pods to what the server reaches: paths of the tunnel, and events. The server has asked who its caller is.
+func (h *nodeHost) join(to *nodeService, router handlers.Router) error {
+	if h == nil {
+		return nil
+	}
+	doors, err := h.handler(to.Service, func(r *http.Request) (*token.Claims, error) {
+		return node.Everything(r.Header.Get(access.HeaderUser)), nil
+	})
+	if err != nil {
+		return err
+	}
+	for _, path := range node.Paths() {
+		to.mount(path, doors)
+	}
+	handlers.RegisterPods(router, handlers.PodsOptions{
+		Map: h.store, Limiter: h.engine, Facts: h.facts,
+		Find: func(ctx context.Context, name string) (string, error) {
+			st, err := h.engine.State(ctx, name)
+			return st.ID, err
+		},
+	})
+	return nil
+}
+
+// source is the pod map for the health listener; nil where there is none.
+func (h *nodeHost) source() func() observe.Pods {
+	if h == nil {
+		return nil
+	}
+	return h.health
+}
+
 // health is what the health listener tells of the pod map.
 func (h *nodeHost) health() observe.Pods {
 	s := h.store.Health()
-	return observe.Pods{Ready: s.Ready, Pods: s.Pods, Containers: s.Containers, Refresh: s.Took, Errors: s.Errors}
+	// The engines decide: a source that does not answer leaves its facts out, and is among the errors.
+	return observe.Pods{Ready: !s.LastRefresh.IsZero(), Pods: s.Pods, Containers: s.Containers, Refresh: s.Took, Errors: s.Errors}
 }

@@ -208,7 +208,7 @@ func startLogDoor(ctx context.Context, group *errgroup.Group, cfg *Config, hostU
 	if name == "" {
 		name, _ = os.Hostname()
 	}
-	d, err := newLogDoor(cfg, name, []string{hostUUID, name, cfg.Agent.IP}, nil, o.log)
+	d, err := newLogDoor(cfg, name, []string{hostUUID, name, cfg.Agent.IP}, o.host.logs(), o.log)
 	if err != nil {
 		return nil, withExit(ExitConfig, err)
 	}

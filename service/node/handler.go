@@ -5,7 +5,6 @@ import (
 	"errors"
 	"net"
 	"net/http"
-	"strings"
 	"sync"
 
 	"github.com/sirupsen/logrus"
@@ -130,12 +129,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // Close waits until all requests have ended. Their server ends them.
 func (h *Handler) Close() { h.active.Wait() }
 
-// Handles tells whether a path is one of this package's own, and not of the streams below /v1/.
-func Handles(path string) bool {
-	for _, prefix := range []string{"/exec/", "/attach/", "/portforward/", "/dockin/", "/pods/", "/containers/"} {
-		if strings.HasPrefix(path, prefix) {
-			return true
-		}
-	}
-	return path == "/pods"
+// Paths are the patterns of this package's own paths, without the streams below /v1/.
+func Paths() []string {
+	return []string{"/exec/", "/attach/", "/portforward/", "/dockin/", "/pods", "/pods/", "/containers/"}
 }
