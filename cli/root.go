@@ -98,7 +98,7 @@ func (a *app) root(agentAlone bool) *cobra.Command {
 		return root
 	}
 	add(groupRoles, a.agentCommand(), a.serverCommand(), a.nodeCommand(), a.devCommand())
-	add(groupOperate, a.hostsCommand(), a.psCommand(), a.runCommand(), a.startCommand(), a.stopCommand(), a.restartCommand(),
+	add(groupOperate, a.hostsCommand(), a.psCommand(), a.podsCommand(), a.runCommand(), a.startCommand(), a.stopCommand(), a.restartCommand(),
 		a.rmCommand(), a.inspectCommand(), a.execCommand(), a.attachCommand(), a.logsCommand(), a.statsCommand(), a.topCommand(), a.cpCommand(),
 		a.forwardCommand(), a.recordCommand(), a.playCommand(), a.pullCommand(), a.imageCommand(), a.registryCommand(), a.flogsCommand(), a.lsCommand(), a.getCommand(), a.eventsCommand(), a.contextCommand(), a.tokenCommand())
 	add(groupTools, a.configCommand(), a.doctorCommand(), a.benchCommand(), a.healthCommand(), a.versionCommand(), a.completionCommand(root), a.manCommand(root))

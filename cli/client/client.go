@@ -196,9 +196,13 @@ func (c *Client) identify(h http.Header) {
 
 func apiError(status int, body []byte) error {
 	e := &APIError{Status: status}
-	var in struct{ Code, Message, Detail, FieldName string }
+	var in struct {
+		Code                       any // a node's doors have the status there
+		Message, Detail, FieldName string
+	}
 	if json.Unmarshal(body, &in) == nil {
-		e.Code, e.Message, e.Detail, e.FieldName = in.Code, in.Message, in.Detail, in.FieldName
+		e.Code, _ = in.Code.(string)
+		e.Message, e.Detail, e.FieldName = in.Message, in.Detail, in.FieldName
 	}
 	return e
 }
