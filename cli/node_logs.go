@@ -20,7 +20,6 @@ import (
 	"time"
 
 	"github.com/sirupsen/logrus"
-	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/droverhq/drover/hostinfo"
@@ -313,54 +312,4 @@ func logLocate(l *LogsConfig) (func(ctx context.Context, task, request string) (
 		_, node, err := lookup(ctx, task, request)
 		return node, err
 	}, nil
-}
-
-// nodeTokenCommand is `drover node token`.
-func (a *app) nodeTokenCommand(configFile *string) *cobra.Command {
-	var user, host string
-	var life time.Duration
-	var write bool
-	cmd := &cobra.Command{
-		Use:   "token",
-		Short: "Make a token for the log service of a node",
-		Long: `Makes a token with the key of app.logs.token-key-file and prints it. A program sends it as "Authorization: Bearer TOKEN",
-a page in a browser as the WebSocket subprotocol "drover.token.TOKEN" beside "drover.lines.v1" or "drover.logs.v1".`,
-		Example: "  drover node token --for n1 --user ada --life 5m",
-		Args:    takes(),
-	}
-	f := cmd.Flags()
-	addConfigFlags(f, "logs-token-key-file")
-	f.StringVar(configFile, "config", "", "configuration file (DROVER_CONFIG; default "+defaultConfigFile+" if it exists)")
-	f.StringVar(&host, "for", "", "name or uuid of the host; empty: this one; * is every host with the key")
-	f.StringVar(&user, "user", "", "who is to be named in the audit; empty: the user of this process")
-	f.DurationVar(&life, "life", 5*time.Minute, "how long it is valid, at most "+token.MaxLife.String())
-	f.BoolVar(&write, "stdin", false, "may append to stdin files too")
-	cmd.RunE = a.run(func(context.Context, []string) error {
-		cfg, err := LoadConfig(a.env.Getenv, *configFile, changedConfigFlags(f))
-		if err != nil {
-			return withExit(ExitConfig, err)
-		}
-		if cfg.Logs.KeyFile == "" {
-			return usagef("there is no key: give --logs-token-key-file, or set app.logs.token-key-file")
-		}
-		key, err := token.ReadKey(cfg.Logs.KeyFile)
-		if err != nil {
-			return withExit(ExitConfig, err)
-		}
-		if host == "" {
-			host, _ = os.Hostname()
-			host = firstOf(cfg.Agent.Hostname, host)
-		}
-		claims := token.Claims{Host: host, Verbs: []string{token.VerbLogs}, User: firstOf(user, a.env.Getenv("USER"), "unknown")}
-		if write {
-			claims.Verbs = append(claims.Verbs, token.VerbStdin)
-		}
-		text, err := key.Sign(claims, life)
-		if err != nil {
-			return withExit(ExitUsage, err)
-		}
-		_, err = fmt.Fprintln(a.env.Stdout, text)
-		return err
-	})
-	return cmd
 }
