@@ -274,7 +274,7 @@ func (a *app) session(ctx context.Context, cfg *Config, joined *register.Result,
 	if err != nil {
 		return withExit(ExitConfig, err)
 	}
-	port, err := newAgentPort(cfg, joined.HostUUID, engine, node, log)
+	port, err := newAgentPort(cfg, joined.HostUUID, engine, node, o.host, log)
 	if err != nil {
 		return withExit(ExitConfig, err)
 	}

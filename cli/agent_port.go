@@ -11,8 +11,8 @@ import (
 )
 
 // newAgentPort is the node port of an agent, or nil where it is not configured: the same streams as through the tunnel,
-// for callers with a token or a certificate.
-func newAgentPort(cfg *Config, hostUUID string, containers node.Containers, streams *nodeService, log logrus.FieldLogger) (*nodePort, error) {
+// for callers with a token or a certificate. host is what knows the pods, and may be nil.
+func newAgentPort(cfg *Config, hostUUID string, containers node.Containers, streams *nodeService, host *nodeHost, log logrus.FieldLogger) (*nodePort, error) {
 	if !cfg.portConfigured() {
 		return nil, nil
 	}
@@ -25,7 +25,12 @@ func newAgentPort(cfg *Config, hostUUID string, containers node.Containers, stre
 		return nil, err
 	}
 	// The streams alone: what is mounted beside them trusts the tunnel.
-	h, err := node.New(node.Config{Streams: streams.Service, Containers: containers, Pods: noPods{}, Authenticate: auth, Log: log})
+	var h *node.Handler
+	if host != nil {
+		h, err = host.handler(streams.Service, auth)
+	} else {
+		h, err = node.New(node.Config{Streams: streams.Service, Containers: containers, Pods: noPods{}, Authenticate: auth, Log: log})
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -47,7 +47,7 @@ func newNodeDoors(cfg *Config, host *nodeHost, log logrus.FieldLogger) (map[stri
 	if err != nil {
 		return nil, nil, err
 	}
-	h, err := host.handler(streams, auth)
+	h, err := host.handler(streams.Service, auth)
 	if err == nil {
 		var port *nodePort
 		if port, err = newNodePort(cfg, names, h, log); err == nil {

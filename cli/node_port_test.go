@@ -70,7 +70,7 @@ func openPort(t *testing.T, change func(cfg *Config, dir string)) *portRig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	port, err := newAgentPort(cfg, "host-uuid", engine, streams, log)
+	port, err := newAgentPort(cfg, "host-uuid", engine, streams, nil, log)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -301,7 +301,7 @@ func TestNodePortConfiguration(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		port, err := newAgentPort(cfg, "u", engine, streams, log)
+		port, err := newAgentPort(cfg, "u", engine, streams, nil, log)
 		switch {
 		case c.want == "-" && (port != nil || err != nil), c.want == "" && (port == nil || err != nil),
 			len(c.want) > 1 && (err == nil || !strings.Contains(err.Error(), c.want)):

@@ -94,7 +94,9 @@ func (a *app) podHosts(ctx context.Context, c *client.Client, name string) ([]cl
 	return slices.DeleteFunc(hosts, func(h client.Host) bool { return h.Connection != "online" }), nil
 }
 
-func podPath(hostID, rest string) string { return "hosts/" + url.PathEscape(hostID) + "/proxy/pods" + rest }
+func podPath(hostID, rest string) string {
+	return "hosts/" + url.PathEscape(hostID) + "/proxy/pods" + rest
+}
 
 // knowsNoPods tells whether a host serves no pod map.
 func knowsNoPods(err error) bool { return errors.Is(err, client.ErrNotFound) }
