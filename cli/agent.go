@@ -264,9 +264,6 @@ func (a *app) session(ctx context.Context, cfg *Config, joined *register.Result,
 	if err := o.host.join(node, router); err != nil {
 		return withExit(ExitConfig, err)
 	}
-	if o.logs != nil {
-		node.mount(serverlogs.TunnelPath+"/", http.StripPrefix(serverlogs.TunnelPath, o.logs.throughTunnel()))
-	}
 	var channel *events.Client
 	doors, err := newAgentDoors(joined, node, &hostProxy{
 		cfg: cfg, joined: joined, node: node, log: log, channel: func() creator { return channel },
@@ -323,6 +320,9 @@ func (a *app) session(ctx context.Context, cfg *Config, joined *register.Result,
 	}
 	running, end := context.WithCancel(ctx)
 	defer end()
+	if o.logs != nil {
+		node.mount(serverlogs.TunnelPath+"/", http.StripPrefix(serverlogs.TunnelPath, o.logs.throughTunnel(running)))
+	}
 	defer context.AfterFunc(bg, end)() // a part that ended takes the channel with it
 	// The doors close with the channel, and before what they lead to.
 	entrances, open := errgroup.WithContext(running)

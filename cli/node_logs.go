@@ -93,9 +93,9 @@ func (d *logDoor) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	d.door.ServeHTTP(w, r)
 }
 
-// throughTunnel is the log service for what the server lets in: it says for whom a request is.
-func (d *logDoor) throughTunnel() http.Handler {
-	door := d.door.Trusted(func(r *http.Request) (logs.Caller, string) {
+// throughTunnel is the log service for what the server lets in, until ctx ends: it says for whom a request is.
+func (d *logDoor) throughTunnel(ctx context.Context) http.Handler {
+	door := d.door.Trusted(ctx, func(r *http.Request) (logs.Caller, string) {
 		return logs.Caller{Name: r.Header.Get(access.HeaderUser)}, r.Header.Get("X-Forwarded-For")
 	})
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -192,7 +192,7 @@ func TestLogsThroughTheTunnelNeedNoPort(t *testing.T) {
 		h.ServeHTTP(w, r)
 		return w
 	}
-	if w := ask(d.throughTunnel()); w.Body.String() != "hello\n" {
+	if w := ask(d.throughTunnel(ctx)); w.Body.String() != "hello\n" {
 		t.Errorf("through the tunnel: %d %s", w.Code, w.Body)
 	}
 	if e := hook.LastEntry(); e == nil || e.Data["who"] != "1a7" || e.Data["client"] != "192.0.2.9" {

@@ -201,6 +201,7 @@ func (s *Server) compose(p *parts) (err error) {
 	}
 	p.logs, err = logs.New(logs.Config{
 		Hosts: api.Registered(p.store), Token: s.cfg.LogToken, Locate: s.cfg.LogLocate, Tunnel: p.access.ServeHost, Log: s.cfg.Log,
+		Key: p.keys.APIKey(), Now: s.cfg.Now,
 	})
 	if err != nil {
 		return err

@@ -3,7 +3,10 @@ package e2e
 import (
 	"bytes"
 	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/hex"
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"os"
@@ -12,6 +15,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/gorilla/websocket"
 )
 
 // TestLogFiles reads a host's log files through the server.
@@ -165,6 +170,17 @@ func TestLogFilesThroughTheTunnel(t *testing.T) {
 	if r := u.run("flogs", host, "/etc/passwd"); r.code != 1 || strings.Contains(r.out+r.err, "root:") {
 		t.Errorf("outside of the roots: %+v", r)
 	}
+	a := u.api()
+	h := u.online(1)[0]
+	logsByToken(t, a, h.ID)
+	if status, body := a.get(http.MethodGet, "/v2-beta/hosts/"+h.ID+"/logs/download/app.log"); status != http.StatusOK || body != "one\ntwo\n" {
+		t.Errorf("REST: %d %s", status, body)
+	}
+	for query, want := range map[string]int{"ip=169.254.169.254": 404, "host=no-such-host": 404, "": 400, "host=" + h.ID: 426} {
+		if status, body := a.get(http.MethodGet, "/logs?"+query); status != want {
+			t.Errorf("?%s: %d %s, want %d", query, status, body, want)
+		}
+	}
 	follow := u.start("flogs", host, "app.log", "-f", "-n", "1")
 	follow.says("two")
 	if err := os.Rename(file, file+".1"); err != nil {
@@ -176,4 +192,51 @@ func TestLogFilesThroughTheTunnel(t *testing.T) {
 	follow.says("three")
 	follow.stop(os.Interrupt)
 	p.stop(syscall.SIGTERM)
+}
+
+// logsByToken reads a log as a page in a browser does, which shows a token that was made for it.
+func logsByToken(t *testing.T, a *api, host string) {
+	t.Helper()
+	status, body := a.get(http.MethodPost, "/v2-beta/hosts/"+host+"/logs/token")
+	var token struct{ Protocol, URL string }
+	if err := json.Unmarshal([]byte(body), &token); err != nil || status != http.StatusOK || token.URL != "/logs?host="+host {
+		t.Fatalf("the token: %d %s", status, body)
+	}
+	dial := func(path string, protocols ...string) (*websocket.Conn, int) {
+		roots := x509.NewCertPool()
+		roots.AppendCertsFromPEM(a.roots)
+		d := websocket.Dialer{TLSClientConfig: &tls.Config{RootCAs: roots}, HandshakeTimeout: patience, Subprotocols: protocols}
+		conn, resp, err := d.DialContext(t.Context(), "ws"+strings.TrimPrefix(a.url, "http")+path, http.Header{"Origin": {"https://another.example"}})
+		if resp == nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		if err != nil {
+			return nil, resp.StatusCode
+		}
+		t.Cleanup(func() { _ = conn.Close() })
+		return conn, resp.StatusCode
+	}
+	conn, status := dial(token.URL, "drover.lines.v1", token.Protocol)
+	if conn == nil || conn.Subprotocol() != "drover.lines.v1" {
+		t.Fatalf("with a token: %d", status)
+	}
+	if err := conn.WriteMessage(websocket.TextMessage, []byte("cat app.log")); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"one", "two"} {
+		if _, got, err := conn.ReadMessage(); err != nil || string(got) != want {
+			t.Errorf("got %q, %v, want %q", got, err, want)
+		}
+	}
+	for name, protocols := range map[string][]string{
+		"no token": {"drover.lines.v1"}, "a changed token": {"drover.lines.v1", token.Protocol[:len(token.Protocol)-4] + "AAAA"}, "an empty one": {"drover.token."},
+	} {
+		if conn, status := dial(token.URL, protocols...); conn != nil || status != http.StatusUnauthorized {
+			t.Errorf("%s: %d", name, status)
+		}
+	}
+	if conn, status := dial("/logs?host=no-such-host", token.Protocol); conn != nil || status != http.StatusNotFound {
+		t.Errorf("another host: %d", status)
+	}
 }

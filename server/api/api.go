@@ -148,6 +148,10 @@ func (h *Handler) serve(w *recorder, r *http.Request) {
 	}
 	if len(segs) == 1 && lower(segs[0]) == "logs" {
 		t := &target{base: base, version: latest}
+		if token := logs.SocketTokenOf(r); token != "" && r.Header.Get("Authorization") == "" {
+			h.answer(w, r, h.serveLogsByToken(w, r, t, token))
+			return
+		}
 		h.answer(w, r, h.asWhom(w, r, t, func(q *request) error { return q.serveLogs(r.URL.Query(), "/") }))
 		return
 	}

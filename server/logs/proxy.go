@@ -7,6 +7,7 @@ package logs
 
 import (
 	"context"
+	"crypto/rsa"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -58,6 +59,9 @@ type Config struct {
 	Locate func(ctx context.Context, task, request string) (node string, err error)
 	// Tunnel relays through the tunnel of a host's agent; it returns an error if it has not answered. Nil: there are none.
 	Tunnel func(w http.ResponseWriter, r *http.Request, host *store.Host, user string, client netip.Addr, path string) error
+	// Key signs socket tokens; all replicas have the same. Nil: there are none.
+	Key *rsa.PrivateKey
+	Now func() time.Time // nil: the machine's clock
 	// Dial connects to an address of a host; nil is TCP.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 	Log  logrus.FieldLogger // nil: nothing is logged
@@ -74,6 +78,9 @@ type Proxy struct {
 func New(cfg Config) (*Proxy, error) {
 	if cfg.Hosts == nil {
 		return nil, errors.New("server/logs: the hosts are required")
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
 	}
 	if cfg.Dial == nil {
 		cfg.Dial = (&net.Dialer{Timeout: 10 * time.Second}).DialContext
@@ -287,7 +294,7 @@ func (p *Proxy) dial(w http.ResponseWriter, r *http.Request, host *store.Host, u
 		},
 		ErrorLog: nil,
 	}
-	relay.ServeHTTP(w, r)
+	relay.ServeHTTP(boundHalfClose(w), r)
 	return nil
 }
 

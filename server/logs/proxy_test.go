@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/droverhq/drover/server/store"
 	"github.com/gorilla/websocket"
@@ -189,5 +190,37 @@ func TestRelay(t *testing.T) {
 	node.Close()
 	if code, body := status(srv, ""); code != http.StatusBadGateway || !strings.Contains(body, "does not answer") {
 		t.Errorf("a node that is gone: %d %q", code, body)
+	}
+}
+
+// A caller that neither reads nor closes does not hold the relay after the host has gone.
+func TestASilentCallerIsLetGo(t *testing.T) {
+	up := websocket.Upgrader{}
+	node := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if conn, err := up.Upgrade(w, r, nil); err == nil {
+			_ = conn.Close() // at once, without a word
+		}
+	}))
+	t.Cleanup(node.Close)
+	_, port, err := net.SplitHostPort(node.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := host("1h1", "a", "127.0.0.1", port)
+	hosts := someHosts{hosts: []*store.Host{h}}
+	hosts.agent.RemoteAddr = "127.0.0.1:1"
+	p := proxy(t, hosts, nil)
+	conn, resp, err := websocket.DefaultDialer.Dial("ws"+strings.TrimPrefix(front(t, p, h).URL, "http"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = resp.Body.Close()
+	defer conn.Close()
+	done := make(chan struct{})
+	go func() { p.Wait(); close(done) }()
+	select {
+	case <-done:
+	case <-time.After(lastWords + 20*time.Second):
+		t.Fatal("the relay goes on")
 	}
 }

@@ -41,8 +41,7 @@ type part struct {
 var errEnough = errors.New("enough")
 
 func newPipeline(ctx context.Context, q Query, yield func(*Entry) error) (*pipeline, error) {
-	// Whoever follows is told once, even that there is nothing yet.
-	p := &pipeline{ctx: ctx, q: q, yieldf: yield, yielded: q.Follow}
+	p := &pipeline{ctx: ctx, q: q, yieldf: yield}
 	if !q.Stdout && !q.Stderr {
 		p.q.Stdout, p.q.Stderr = true, true
 	}

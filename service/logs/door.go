@@ -138,15 +138,19 @@ func (d *Door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 // Trusted is the door for requests that somebody else has let in, as what comes through the tunnel to a server. who
-// names the caller and the address that it sent from.
-func (d *Door) Trusted(who func(r *http.Request) (caller Caller, client string)) http.Handler {
+// names the caller and the address that it sent from. Its WebSockets end with until, as with Close.
+func (d *Door) Trusted(until context.Context, who func(r *http.Request) (caller Caller, client string)) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		name, client := who(r)
-		r = r.WithContext(context.WithValue(r.Context(), callerKey{}, name))
+		ctx := context.WithValue(r.Context(), callerKey{}, name)
+		r = r.WithContext(context.WithValue(ctx, untilKey{}, until))
 		r.RemoteAddr = client
 		d.mux.ServeHTTP(w, r)
 	})
 }
+
+// untilKey is the key of the context that ends the WebSockets of a request, which outlive the request's own.
+type untilKey struct{}
 
 type callerKey struct{}
 

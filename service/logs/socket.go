@@ -66,8 +66,9 @@ func (d *Door) socket(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	// Not in the request's goroutine: that holds 8 KiB of buffers and a large stack for as long as it lives.
+	until, _ := r.Context().Value(untilKey{}).(context.Context)
 	d.sockets.Go(func() {
-		err := guard(func() error { c.serve(d.ctx); return nil })
+		err := guard(func() error { c.serve(d.ctx, until); return nil })
 		var bug *panicError
 		if errors.As(err, &bug) {
 			d.cfg.Log.Errorf("log service: panic: %v\n%s", bug.value, bug.stack)
@@ -93,9 +94,12 @@ type connection struct {
 	}
 }
 
-// serve blocks until the socket is closed and its command has ended.
-func (c *connection) serve(ctx context.Context) {
+// serve blocks until the socket is closed and its command has ended. until, which may be nil, ends it too.
+func (c *connection) serve(ctx, until context.Context) {
 	ctx, cancel := context.WithCancel(ctx)
+	if until != nil {
+		defer context.AfterFunc(until, cancel)()
+	}
 	var wg sync.WaitGroup
 	commands := make(chan []byte, maxPending)
 	var current stopper
