@@ -150,7 +150,7 @@ func TestConfigOfOlderAgents(t *testing.T) {
 `, 0o644)
 	c := mustLoad(t, nil, path, nil)
 	want := NodeConfig{
-		HTTPPort: 8086, DebugPort: 10103, ContainerTicker: time.Minute, RMAPI: "http://127.0.0.1:10002/rmController", QoSPath: "/data/cgroup",
+		HTTPPort: 8086, DebugPort: 10103, DebugListen: "127.0.0.1", ContainerTicker: time.Minute, RMAPI: "http://127.0.0.1:10002/rmController", QoSPath: "/data/cgroup",
 	}
 	l := &c.Logs
 	if !slices.Equal(l.Commands, []string{"grep", "zgrep", "cat"}) || l.Limits.Timeout != 2500*time.Millisecond || l.Limits.MaxRead != 10 ||

@@ -158,7 +158,7 @@ func reloadNode(log *logrus.Logger, load func() (*Config, error), host *nodeHost
 		return
 	}
 	if err := setLevel(log, next.Log.Level); err == nil {
-		log.WithField("level", next.Log.Level).Warn("the configuration was read again")
+		log.WithField("logLevel", next.Log.Level).Warn("the configuration was read again")
 	}
 	if host != nil {
 		host.reload(next)
