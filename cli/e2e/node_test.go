@@ -212,7 +212,9 @@ func TestNode(t *testing.T) {
 	if resp.StatusCode != 200 {
 		t.Fatal(resp.Status)
 	}
-	go func() { _, _ = run("spdy", "/exec/"+ns+"/on-docker/app?output=1&command=tail&command=/dev/zero", token("--verb", "exec")) }()
+	go func() {
+		_, _ = run("spdy", "/exec/"+ns+"/on-docker/app?output=1&command=tail&command=/dev/zero", token("--verb", "exec"))
+	}()
 	kill := make(chan service.Notice, 1)
 	go func() {
 		lines := bufio.NewScanner(resp.Body)
