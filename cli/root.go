@@ -103,7 +103,15 @@ func (a *app) root(agentAlone bool) *cobra.Command {
 		a.forwardCommand(), a.recordCommand(), a.playCommand(), a.pullCommand(), a.imageCommand(), a.registryCommand(), a.flogsCommand(), a.lsCommand(), a.getCommand(), a.eventsCommand(), a.contextCommand(), a.tokenCommand())
 	add(groupTools, a.configCommand(), a.doctorCommand(), a.benchCommand(), a.healthCommand(), a.versionCommand(), a.completionCommand(root), a.manCommand(root))
 	root.SetHelpCommandGroupID(groupTools)
-	root.SetUsageTemplate(strings.TrimRight(root.UsageTemplate(), "\n") + "\n{{if not .HasParent}}\n" + exitHelp + "\n{{end}}")
+	// Not by a template: the linker keeps every method of every type in a program that can run one, 7 MB of them.
+	standard := root.UsageFunc()
+	root.SetUsageFunc(func(c *cobra.Command) error {
+		err := standard(c)
+		if !c.HasParent() {
+			fmt.Fprintf(c.OutOrStderr(), "\n%s\n", exitHelp)
+		}
+		return err
+	})
 	return root
 }
 
