@@ -8,8 +8,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	goruntime "runtime"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -17,7 +15,6 @@ import (
 	"github.com/droverhq/drover/events/wire"
 	"github.com/droverhq/drover/server/hub"
 	"github.com/droverhq/drover/server/hub/hubtest"
-	"github.com/droverhq/drover/server/store"
 	"github.com/droverhq/drover/server/store/storetest"
 )
 
@@ -31,24 +28,35 @@ type lean struct {
 
 func dialLean(tb testing.TB, srv *hubtest.Server, agentID string) *lean {
 	tb.Helper()
-	host := strings.TrimPrefix(srv.URL, "http://")
-	conn, err := net.Dial("tcp", host)
+	conn, err := net.Dial("tcp", srv.Address())
 	if err != nil {
 		tb.Fatal(err)
 	}
 	tb.Cleanup(func() { _ = conn.Close() })
-	_, err = fmt.Fprintf(conn, "GET /subscribe?agent=%s&eventNames=ping&eventNames=test.event HTTP/1.1\r\nHost: %s\r\n"+
-		"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"+
-		"%s: %s\r\n\r\n", agentID, host, wire.HeaderProtocol, wire.Protocol)
+	c, err := subscribeLean(conn, srv.Address(), agentID)
 	if err != nil {
 		tb.Fatal(err)
 	}
+	return c
+}
+
+// subscribeLean subscribes on a fresh connection.
+func subscribeLean(conn net.Conn, host, agentID string) (*lean, error) {
+	_, err := fmt.Fprintf(conn, "GET /subscribe?agent=%s&eventNames=ping&eventNames=test.event HTTP/1.1\r\nHost: %s\r\n"+
+		"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"+
+		"%s: %s\r\n\r\n", agentID, host, wire.HeaderProtocol, wire.Protocol)
+	if err != nil {
+		return nil, err
+	}
 	c := &lean{conn: conn, r: bufio.NewReader(conn)}
 	res, err := http.ReadResponse(c.r, nil)
-	if err != nil || res.StatusCode != http.StatusSwitchingProtocols {
-		tb.Fatalf("upgrade: %v, %v", res, err)
+	if err != nil {
+		return nil, err
 	}
-	return c
+	if res.StatusCode != http.StatusSwitchingProtocols {
+		return nil, fmt.Errorf("upgrade: %s", res.Status)
+	}
+	return c, nil
 }
 
 // read returns the payload of the next text frame, valid until the next call.
@@ -162,74 +170,6 @@ func BenchmarkCallQuick(b *testing.B) { benchmarkWork(b, hub.Timings{StoreAfter:
 
 // Stored, pushed, answered and taken out of the queue again.
 func BenchmarkCallStored(b *testing.B) { benchmarkWork(b, hub.Timings{StoreAfter: -1}) }
-
-// inUse returns what the program holds after a collection, heap and stacks.
-func inUse() uint64 {
-	for range 3 {
-		goruntime.GC()
-	}
-	var m goruntime.MemStats
-	goruntime.ReadMemStats(&m)
-	return m.HeapAlloc + m.StackInuse
-}
-
-// idle connects n agents that answer one ping and then are silent, and returns what each costs in bytes: its socket and
-// its state in the hub. Its records are not counted, and neither is the kernel's share.
-func idle(tb testing.TB, n int) float64 {
-	s := storetest.Open(tb)
-	srv := hubtest.Start(tb, hub.Config{Store: s, Timings: hub.Timings{Ping: 24 * time.Hour}})
-	var ids []string
-	for i := range n {
-		ids = append(ids, srv.Register(tb, fmt.Sprint("key-", i)))
-	}
-	dialLean(tb, srv, ids[0]) // warms up
-	before := inUse()
-	for _, id := range ids[1:] {
-		c := dialLean(tb, srv, id)
-		for answered := false; !answered; {
-			frame, err := c.read()
-			if err != nil {
-				tb.Fatal(err)
-			}
-			ev, err := wire.DecodeEvent(frame)
-			if err != nil {
-				tb.Fatal(err)
-			}
-			if ev.ReplyTo != "" {
-				c.reply(ev, `{"options":{}}`)
-				if err := c.flush(); err != nil {
-					tb.Fatal(err)
-				}
-				answered = true
-			}
-		}
-		c.r, c.out = nil, nil
-	}
-	hubtest.WaitFor(tb, "all to be online", func() bool {
-		online := 0
-		for _, a := range s.Agents.List() {
-			if a.Connection == store.ConnectionOnline {
-				online++
-			}
-		}
-		return online == n-1
-	})
-	return float64(inUse()-before) / float64(n-1)
-}
-
-func TestIdleConnectionIsCheap(t *testing.T) {
-	each := idle(t, 2000)
-	t.Logf("%.1f KB an idle connection", each/1024)
-	if each > 12*1024 {
-		t.Errorf("an idle connection costs %.1f KB, want at most 12", each/1024)
-	}
-}
-
-func BenchmarkIdleConnection(b *testing.B) {
-	for b.Loop() {
-		b.ReportMetric(idle(b, 2000)/1024, "KB/conn")
-	}
-}
 
 func BenchmarkReport(b *testing.B) {
 	// What a ping reply with fifty containers costs when something changed.

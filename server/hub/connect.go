@@ -152,12 +152,9 @@ func (h *Hub) upgrade(w http.ResponseWriter, r *http.Request, a *agent, names ma
 		header.Set(wire.HeaderProtocol, wire.Protocol)
 		header.Set(wire.HeaderTime, time.Now().UTC().Format(time.RFC3339Nano))
 	}
-	size := readBuffer
-	if r.TLS != nil {
-		size = readBufferTLS
-	}
 	up := websocket.Upgrader{
-		ReadBufferSize: size, WriteBufferSize: writeBuffer, WriteBufferPool: &h.writeBuffers,
+		// It reads from the buffer that the hijacker brings: no size of its own.
+		WriteBufferSize: writeBuffer, WriteBufferPool: &h.writeBuffers,
 		// Agents are no browsers: they authenticate with every request and send no cookie that could be borrowed.
 		CheckOrigin: func(*http.Request) bool { return true },
 		Error: func(w http.ResponseWriter, _ *http.Request, status int, reason error) {
@@ -180,6 +177,7 @@ func (h *Hub) attach(s *session, r *http.Request) {
 	log := h.log.WithField("agent", a.id).WithField("address", r.RemoteAddr)
 	a.attached(s, strings.Clone(r.Header.Get(wire.HeaderVersion)), strings.Clone(r.RemoteAddr))
 	h.wheel.add(s)
+	s.handle()
 	if !h.background.start(s.read) {
 		s.end()
 		return

@@ -2,9 +2,12 @@ package hub
 
 import (
 	"bufio"
+	"bytes"
+	"errors"
 	"net"
 	"net/http"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -12,15 +15,38 @@ import (
 const maxCork = 64 << 10
 
 // A corkConn is a connection whose writes can be collected into one: several small frames then cost one system call.
-// Its write deadline begins with each real write. Reads go straight through.
+// Its write deadline begins with each real write. One goroutine reads, or waits with await; its buffer is reader.
 type corkConn struct {
 	net.Conn
 	timeout time.Duration
+	reader  *bufio.Reader
+
+	raw    syscall.RawConn // the socket; nil if there is none to wait for
+	secure bool            // TLS is between
+	early  []byte          // read already
+	one    [1]byte         // what early is made of
+	fault  error           // of a read that was already done
+
+	ending sync.Mutex // guards end
+	end    time.Time  // of all reading; zero: not known
 
 	mu     sync.Mutex // guards what follows
 	corked bool
 	buf    *[]byte // pooled; nil while nothing is collected
 	pool   *sync.Pool
+}
+
+// Read reads what await found first.
+func (c *corkConn) Read(p []byte) (int, error) {
+	if len(c.early) > 0 {
+		n := copy(p, c.early)
+		c.early = c.early[n:]
+		return n, nil
+	}
+	if c.fault != nil {
+		return 0, c.fault
+	}
+	return c.Conn.Read(p)
 }
 
 // Write writes p, or keeps it until uncork.
@@ -100,6 +126,24 @@ func (h *corkHijacker) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	h.conn = &corkConn{Conn: conn, timeout: h.timeout, pool: h.pool}
-	return h.conn, rw, nil
+	c := &corkConn{Conn: conn, timeout: h.timeout, pool: h.pool}
+	if n := rw.Reader.Buffered(); n > 0 {
+		early, err := rw.Reader.Peek(n)
+		if err != nil {
+			return nil, nil, errors.Join(err, conn.Close())
+		}
+		c.early = bytes.Clone(early)
+	}
+	size, lower := readBuffer, conn
+	if secure, ok := conn.(interface{ NetConn() net.Conn }); ok {
+		size, lower, c.secure = readBufferTLS, secure.NetConn(), true
+	}
+	if socket, ok := lower.(syscall.Conn); ok {
+		if c.raw, err = socket.SyscallConn(); err != nil {
+			return nil, nil, errors.Join(err, conn.Close())
+		}
+	}
+	c.reader = bufio.NewReaderSize(c, size)
+	h.conn, rw.Reader = c, c.reader
+	return c, rw, nil
 }

@@ -13,6 +13,9 @@ func (h *Hub) Ask(_ context.Context, agentID string) {
 	}
 }
 
+// Resting returns how many sessions wait for a sign of life, with the small stack.
+func (h *Hub) Resting() int { return int(h.resting.Load()) }
+
 // BenchReport decodes a report.
 func BenchReport(b *testing.B, data []byte) {
 	b.ReportAllocs()

@@ -106,6 +106,7 @@ type Hub struct {
 	calls, replies, duplicates, late, timeouts atomic.Int64
 	redelivered, slowClosed, staleClosed       atomic.Int64
 	refused, malformed, waiting, quarantined   atomic.Int64
+	resting                                    atomic.Int64 // sessions that wait for a sign of life
 }
 
 // New checks cfg. It does no I/O.

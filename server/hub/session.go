@@ -1,6 +1,7 @@
 package hub
 
 import (
+	"bytes"
 	"errors"
 	"io"
 	"net"
@@ -14,7 +15,7 @@ import (
 
 const (
 	readBuffer    = 1 << 10 // of each socket: most frames fit, and ten thousand sockets are idle most of the time
-	readBufferTLS = 256     // TLS has a buffer of its own before this one
+	readBufferTLS = 288     // TLS has a buffer of its own before this one; gorilla/websocket makes its own at 256 and less
 	writeBuffer   = 4 << 10 // pooled
 
 	maxOutFrames  = 256     // events wait with the agent beyond this
@@ -172,7 +173,7 @@ func (s *session) writeBatch(batch []item, acks []string) error {
 		}
 		if it.kind == websocket.CloseMessage {
 			// Nothing may follow. Let the other side answer, but not for long; the reader ends the session.
-			err = errors.Join(s.cork.uncork(), s.cork.SetReadDeadline(time.Now().Add(closeWait)))
+			err = errors.Join(s.cork.uncork(), s.cork.finish(time.Now().Add(closeWait)))
 			s.mu.Lock()
 			s.broken = true
 			s.mu.Unlock()
@@ -224,9 +225,8 @@ func (s *session) shut(code int, reason string) {
 	s.send(item{kind: websocket.CloseMessage, data: websocket.FormatCloseMessage(code, reason)})
 }
 
-// read is the session's goroutine.
-func (s *session) read() {
-	defer s.end()
+// handle makes the session note signs of life.
+func (s *session) handle() {
 	s.conn.SetReadLimit(wire.MaxFrame + 64<<10)
 	s.conn.SetPingHandler(func(data string) error {
 		s.heard.Store(time.Now().UnixNano())
@@ -238,20 +238,76 @@ func (s *session) read() {
 		s.gotPong(data)
 		return nil
 	})
+}
+
+// read is the session's goroutine while frames come. It ends the session, or leaves it to wait.
+func (s *session) read() {
 	for {
-		kind, r, err := s.conn.NextReader()
-		if err != nil {
+		if s.cork.reader.Buffered() == 0 && !s.cork.await(linger) && s.hub.background.start(s.wait) {
 			return
 		}
-		s.heard.Store(time.Now().UnixNano())
-		if kind != websocket.TextMessage {
-			s.hub.malformed.Add(1)
-			continue // NextReader skips what is left of it
-		}
-		if err := s.readFrame(r); err != nil {
+		if s.next() != nil {
+			s.end()
 			return
 		}
 	}
+}
+
+// wait is the session's goroutine while nothing comes.
+func (s *session) wait() {
+	s.hub.resting.Add(1)
+	s.cork.rest()
+	s.hub.resting.Add(-1)
+	if !s.hub.background.start(s.read) {
+		s.read()
+	}
+}
+
+// next takes in the next frame.
+func (s *session) next() error {
+	if done, err := s.control(); done || err != nil {
+		return err
+	}
+	kind, r, err := s.conn.NextReader()
+	if err != nil {
+		return err
+	}
+	s.heard.Store(time.Now().UnixNano())
+	if kind != websocket.TextMessage {
+		s.hub.malformed.Add(1)
+		return nil // NextReader skips what is left of it
+	}
+	return s.readFrame(r)
+}
+
+// control takes in a ping or a pong, where one is next, and reports whether it was. The library would go on to wait for
+// the message after it, deep in its calls, and what an idle agent sends are pings.
+func (s *session) control() (bool, error) {
+	const final, masked, maxPayload = 0x80, 0x80, 125
+	head, err := s.cork.reader.Peek(2)
+	if err != nil {
+		return false, err
+	}
+	kind, size := int(head[0]^final), int(head[1]^masked)
+	if kind != websocket.PingMessage && kind != websocket.PongMessage || size > maxPayload {
+		return false, nil // a message, or nothing that is allowed: the library's
+	}
+	frame, err := s.cork.reader.Peek(2 + 4 + size)
+	if err != nil {
+		return false, err
+	}
+	mask, data := frame[2:6], bytes.Clone(frame[6:])
+	for i := range data {
+		data[i] ^= mask[i%4]
+	}
+	if _, err := s.cork.reader.Discard(len(frame)); err != nil {
+		return false, err
+	}
+	handler := s.conn.PongHandler()
+	if kind == websocket.PingMessage {
+		handler = s.conn.PingHandler()
+	}
+	return true, handler(string(data))
 }
 
 // readFrame reads one frame into a borrowed buffer and takes it in.

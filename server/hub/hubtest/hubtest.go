@@ -4,6 +4,7 @@ package hubtest
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"net/http"
@@ -36,7 +37,10 @@ type Server struct {
 }
 
 // Start runs a hub. It is stopped with the test.
-func Start(tb testing.TB, cfg hub.Config) *Server {
+func Start(tb testing.TB, cfg hub.Config) *Server { return StartTLS(tb, cfg, nil) }
+
+// StartTLS runs a hub behind TLS, or without where tc is nil.
+func StartTLS(tb testing.TB, cfg hub.Config, tc *tls.Config) *Server {
 	tb.Helper()
 	h, err := hub.New(cfg)
 	if err != nil {
@@ -48,7 +52,12 @@ func Start(tb testing.TB, cfg hub.Config) *Server {
 		h.ServeWS(w, r, r.URL.Query().Get("agent"))
 	})
 	mux.HandleFunc("POST /publish", s.publish)
-	s.http = httptest.NewServer(mux)
+	s.http = httptest.NewUnstartedServer(mux)
+	if s.http.TLS = tc; tc != nil {
+		s.http.StartTLS()
+	} else {
+		s.http.Start()
+	}
 	s.URL = s.http.URL
 
 	ctx, cancel := context.WithCancel(context.Background())
@@ -99,6 +108,9 @@ func (s *Server) publish(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusCreated)
 	}
 }
+
+// Address returns host and port.
+func (s *Server) Address() string { return s.http.Listener.Addr().String() }
 
 // Subscribe returns the WebSocket URL for an agent.
 func (s *Server) Subscribe(agentID string, names ...string) string {

@@ -1,0 +1,6 @@
+//go:build race
+
+package hub_test
+
+// raceDetector says that memory figures include the race detector's.
+const raceDetector = true
