@@ -256,3 +256,23 @@ func (u *user) online(n int) []host {
 	})
 	return hosts
 }
+
+// dockerNames returns the names of the engine's containers that begin with p.
+func dockerNames(t *testing.T, p string) []string {
+	t.Helper()
+	out, err := exec.Command("docker", "ps", "-a", "--format", "{{.Names}}", "--filter", "name="+p).CombinedOutput()
+	if err != nil {
+		t.Fatalf("docker ps: %v\n%s", err, out)
+	}
+	return strings.Fields(string(out))
+}
+
+// inspectField returns what docker inspect says of a container.
+func inspectField(t *testing.T, id, format string) string {
+	t.Helper()
+	out, err := exec.Command("docker", "inspect", "--format", format, id).CombinedOutput()
+	if err != nil {
+		t.Fatalf("docker inspect: %v\n%s", err, out)
+	}
+	return strings.TrimSpace(string(out))
+}
