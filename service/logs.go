@@ -16,6 +16,10 @@ import (
 	"github.com/droverhq/drover/service/containerlog"
 )
 
+// HeaderLogTime is the host's time before it looked into a log. Whoever wanted only what comes from then on, and was cut
+// off before it came, asks for what came since.
+const HeaderLogTime = "Drover-Log-Time"
+
 // Forms of a log stream, chosen by the request's Accept header. The default is the bare output, both streams together.
 const (
 	// MediaFramed is dockerd's: each piece begins with eight bytes: 1 for stdout, 2 for stderr or 3 for an error of the
@@ -82,6 +86,7 @@ func (s *Service) serveLogs(w http.ResponseWriter, r *http.Request) error {
 	if err := s.allow(r, Action{Verb: VerbLogs, Container: st}); err != nil {
 		return err
 	}
+	w.Header().Set(HeaderLogTime, time.Now().UTC().Format(time.RFC3339Nano))
 	out := newLogWriter(w, accepted(r))
 	defer out.release()
 	lq.Idle = out.Flush

@@ -41,7 +41,8 @@ type part struct {
 var errEnough = errors.New("enough")
 
 func newPipeline(ctx context.Context, q Query, yield func(*Entry) error) (*pipeline, error) {
-	p := &pipeline{ctx: ctx, q: q, yieldf: yield}
+	// Whoever follows is told once, even that there is nothing yet.
+	p := &pipeline{ctx: ctx, q: q, yieldf: yield, yielded: q.Follow}
 	if !q.Stdout && !q.Stderr {
 		p.q.Stdout, p.q.Stderr = true, true
 	}

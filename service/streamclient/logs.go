@@ -11,8 +11,10 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"time"
 
 	"github.com/droverhq/drover/service"
+	"github.com/droverhq/drover/utils/backoff"
 )
 
 // LogOptions narrow a log. The zero value is everything so far, of both streams.
@@ -58,21 +60,66 @@ const (
 )
 
 // Logs writes a container's log to out and errOut, either of which may be nil, until its end, or with Follow until the
-// container has ended. It returns the cursor behind what was written.
+// container has ended. Where the connection breaks it goes on behind what was written. It returns the cursor of that.
 func (c *Client) Logs(ctx context.Context, container string, opts LogOptions, out, errOut io.Writer) (cursor string, err error) {
-	req, err := c.request(ctx, http.MethodGet, of("logs", container), opts.query())
+	s := &logStream{out: out, errOut: errOut, gap: opts.Gap, cursor: opts.Cursor}
+	retry := c.cfg.Retry.Start()
+	var broke time.Time // since when nothing comes
+	for {
+		before := s.cursor
+		err := s.open(ctx, c, container, &opts)
+		var cut *cutError
+		if !errors.As(err, &cut) || c.cfg.Patience < 0 {
+			return s.cursor, err
+		}
+		if s.cursor != before || broke.IsZero() {
+			broke = time.Now()
+			retry.Reset()
+		}
+		if time.Since(broke) > c.cfg.Patience {
+			return s.cursor, fmt.Errorf("the connection broke, and did not come back within %s: %w", c.cfg.Patience, cut.error)
+		}
+		if backoff.Sleep(ctx, retry.Next()) != nil {
+			return s.cursor, context.Cause(ctx)
+		}
+	}
+}
+
+// A cutError is the end of a connection in the middle of a log.
+type cutError struct{ error }
+
+func (e *cutError) Unwrap() error { return e.error }
+
+// open reads a log over one connection, from where the one before has left it.
+func (s *logStream) open(ctx context.Context, c *Client, container string, opts *LogOptions) error {
+	q := opts.query()
+	switch {
+	case s.cursor != "":
+		q.Set("cursor", s.cursor)
+	case s.began != "" && opts.Tail < 0:
+		q.Del("tail") // what came since we first asked
+		q.Set("since", s.began)
+	}
+	req, err := c.request(ctx, http.MethodGet, of("logs", container), q)
 	if err != nil {
-		return opts.Cursor, err
+		return err
 	}
 	req.Header.Set("Accept", service.MediaResumable)
 	resp, err := c.do(req)
-	if err != nil {
-		return opts.Cursor, err
+	var refused *Error
+	switch {
+	case err == nil:
+	case !s.opened || ctx.Err() != nil || errors.As(err, &refused) && !temporary(refused.Status):
+		return err
+	default:
+		return &cutError{err}
 	}
 	defer resp.Body.Close()
-	s := &logStream{in: bufio.NewReaderSize(resp.Body, 64<<10), out: out, errOut: errOut, gap: opts.Gap, cursor: opts.Cursor}
-	err = s.copy(ctx)
-	return s.cursor, err
+	if !s.opened {
+		s.opened, s.began = true, resp.Header.Get(service.HeaderLogTime)
+	}
+	s.in, s.kind = bufio.NewReaderSize(resp.Body, 64<<10), 0
+	return s.copy(ctx)
 }
 
 // A logStream takes a log apart that comes as service.MediaResumable.
@@ -81,6 +128,8 @@ type logStream struct {
 	out, errOut io.Writer
 	gap         func()
 
+	opened bool
+	began  string // the host's time then
 	cursor string
 	held   []byte // the frame whose cursor has not come yet
 	kind   byte   // of held
@@ -101,7 +150,7 @@ func (s *logStream) copy(ctx context.Context) error {
 		if _, err := io.ReadFull(s.in, head[:]); errors.Is(err, io.EOF) {
 			return s.release()
 		} else if err != nil {
-			return failure(ctx, err)
+			return s.broke(ctx, err)
 		}
 		size := binary.BigEndian.Uint32(head[4:])
 		if size > maxFrame {
@@ -118,18 +167,27 @@ func (s *logStream) copy(ctx context.Context) error {
 			s.held, s.kind = s.held[:size], kind
 			if _, err := io.ReadFull(s.in, s.held); err != nil {
 				s.kind = 0
-				return failure(ctx, err)
+				return s.broke(ctx, err)
 			}
 		default:
 			p := make([]byte, size)
 			if _, err := io.ReadFull(s.in, p); err != nil {
-				return failure(ctx, err)
+				return s.broke(ctx, err)
 			}
 			if err := s.control(kind, p); err != nil {
 				return err
 			}
 		}
 	}
+}
+
+// broke is the error of a read. A frame without its cursor comes again.
+func (s *logStream) broke(ctx context.Context, err error) error {
+	s.kind = 0
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return &cutError{failure(ctx, err)}
 }
 
 func (s *logStream) control(kind byte, p []byte) error {

@@ -380,3 +380,45 @@ func TestTooManyAreNotKept(t *testing.T) {
 	cancel()
 	<-done
 }
+
+// TestFollowSurvivesCuts follows a log through its rotation while the network is cut again and again.
+func TestFollowSurvivesCuts(t *testing.T) {
+	n := newNode(t, nil)
+	const lines = 2000
+	id := n.run(runtime.ContainerSpec{
+		Cmd:        []string{"sh", "-c", fmt.Sprintf(`read x; i=0; while [ $i -lt %d ]; do echo "line $i"; [ $((i %% 100)) = 99 ] && sleep 0.05; i=$((i+1)); done`, lines)},
+		LogOptions: map[string]string{"max-size": "20k", "max-file": "3"}, LogDriver: "json-file", OpenStdin: true,
+	})
+	proxy, c := n.behind()
+	var out bytes.Buffer
+	seen := 0
+	cut := tell(func(p []byte) {
+		if was := seen / 300; was != (seen+bytes.Count(p, []byte("\n")))/300 {
+			proxy.Cut()
+		}
+		seen += bytes.Count(p, []byte("\n"))
+	})
+	done := make(chan error, 1)
+	go func() {
+		// From now on: the first cut comes before the first line.
+		_, err := c.Logs(bounded(t), id, LogOptions{Follow: true, Tail: -1, Gap: func() { t.Error("a gap") }}, io.MultiWriter(&out, cut), nil)
+		done <- err
+	}()
+	eventually(t, "a connection is made", func() bool { return proxy.Opened() > 0 })
+	time.Sleep(200 * time.Millisecond)
+	proxy.Cut()
+	if err := n.client().Attach(bounded(t), id, AttachOptions{Streams: Streams{Stdin: strings.NewReader("go\n"), Stdout: io.Discard}}); err != nil {
+		t.Error(err)
+	}
+	err := <-done
+	var want strings.Builder
+	for i := range lines {
+		fmt.Fprintf(&want, "line %d\n", i)
+	}
+	if err != nil || out.String() != want.String() {
+		t.Errorf("%d bytes over %d connections, want %d; %v", out.Len(), proxy.Opened(), want.Len(), err)
+	}
+	if proxy.Opened() < 5 {
+		t.Errorf("%d connections only: the network was not cut", proxy.Opened())
+	}
+}
