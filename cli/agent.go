@@ -247,7 +247,7 @@ func (a *app) session(ctx context.Context, cfg *Config, joined *register.Result,
 		Log: log, Containers: cache, Self: self, HostIP: hostIP,
 		ConfigURL: firstOf(host.ConfigURL, joined.APIURL), ProxyEnv: proxyEnv(a.env.Getenv), Proc: filepath.Join("/", host.Rootfs, "proc"),
 		ResolvConf: filepath.Join("/", host.Rootfs, "etc/resolv.conf"),
-		ImageRoots: cfg.Images.ImportRoots, TempDir: cfg.Images.TempDir, RegistryProxy: joined.Proxy,
+		ImageRoots: cfg.Images.ImportRoots, ExportRoots: cfg.Images.ExportRoots, TempDir: cfg.Images.TempDir, RegistryProxy: joined.Proxy,
 		Config: handlers.ConfigScript{
 			Path: host.ConfigScript, Home: host.Home, AccessKey: joined.AccessKey, SecretKey: joined.SecretKey.Reveal(),
 			Env: scriptEnv(a.env.Getenv, host, joined), SkipItems: skipItems(host),

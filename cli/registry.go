@@ -23,7 +23,7 @@ func (a *app) registryCommand() *cobra.Command {
 		Args: usage(noSubcommand), RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(a.registryCatalogCommand(), a.registryTagsCommand(), a.registryManifestCommand(), a.registryRemoveCommand(),
-		a.registryCopyCommand(), a.registryCheckCommand())
+		a.registryCopyCommand(), a.registryCheckCommand(), a.registryRunCommand(), a.registryGCCommand())
 	return cmd
 }
 

@@ -25,6 +25,9 @@ const (
 	EventImageRemove  = "image.remove"
 	EventImagePrune   = "image.prune"
 	EventImageImport  = "image.import"
+	EventImageBuild   = "image.build"
+	EventImageSave    = "image.save"
+	EventImageLoad    = "image.load"
 
 	EventRegistryCatalog  = "registry.catalog"
 	EventRegistryTags     = "registry.tags"
@@ -32,6 +35,7 @@ const (
 	EventRegistryDelete   = "registry.delete"
 	EventRegistryCopy     = "registry.copy"
 	EventRegistryCheck    = "registry.check"
+	EventRegistryGC       = "registry.gc"
 )
 
 // registerImages wires the events of images and registries.
@@ -40,10 +44,11 @@ func registerImages(r Router, h *handlers) {
 		EventImageList: h.imageList, EventImageInspect: h.imageInspect, EventImageHistory: h.imageHistory,
 		EventImagePull: h.imagePull, EventImageTag: h.imageTag, EventImagePush: h.imagePush,
 		EventImageCommit: h.imageCommit, EventImageRemove: h.imageRemove, EventImagePrune: h.imagePrune,
-		EventImageImport: h.imageImport,
+		EventImageImport: h.imageImport, EventImageBuild: h.imageBuild, EventImageSave: h.imageSave, EventImageLoad: h.imageLoad,
 
 		EventRegistryCatalog: h.registryCatalog, EventRegistryTags: h.registryTags, EventRegistryManifest: h.registryManifest,
 		EventRegistryDelete: h.registryDelete, EventRegistryCopy: h.registryCopy, EventRegistryCheck: h.registryCheck,
+		EventRegistryGC: h.registryGC,
 	} {
 		r.Handle(name, f)
 	}

@@ -79,8 +79,11 @@ type Options struct {
 	PullInactivity time.Duration
 	// IPWait is how long to wait for the address of a CNI container; default 30 s.
 	IPWait time.Duration
-	// ImageRoots are the folders of the host whose files image.import may read; none: it is refused.
+	// ImageRoots are the folders of the host whose files image.import, image.build and image.load may read; none: they
+	// are refused.
 	ImageRoots []string
+	// ExportRoots are the folders of the host that image.save may make files in; none: it is refused.
+	ExportRoots []string
 	// MaxImport bounds the root file system that image.import takes, in bytes without compression; default 64 GiB.
 	MaxImport int64
 	// TempDir takes an image while it is pushed through the agent; "" is the system's.

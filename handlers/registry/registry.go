@@ -48,12 +48,13 @@ type Config struct {
 // A Client talks to registries.
 type Client struct {
 	cfg       Config
-	transport http.RoundTripper
+	transport *guard
 }
 
 // New returns a client; nothing is contacted yet.
 func New(cfg Config) *Client {
-	return &Client{cfg: cfg, transport: &http.Transport{
+	c := &Client{cfg: cfg}
+	c.transport = &guard{insecure: c.insecure, Transport: &http.Transport{
 		Proxy:                 cfg.Proxy,
 		DialContext:           (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
 		TLSClientConfig:       &tls.Config{RootCAs: cfg.Roots, MinVersion: tls.VersionTLS12},
@@ -63,14 +64,11 @@ func New(cfg Config) *Client {
 		IdleConnTimeout:       30 * time.Second,
 		ForceAttemptHTTP2:     true,
 	}}
+	return c
 }
 
 // Close gives idle connections back.
-func (c *Client) Close() {
-	if t, ok := c.transport.(*http.Transport); ok {
-		t.CloseIdleConnections()
-	}
-}
+func (c *Client) Close() { c.transport.CloseIdleConnections() }
 
 // insecure tells whether a host was named as one without TLS.
 func (c *Client) insecure(host string) bool { return slices.Contains(c.cfg.Insecure, host) }
@@ -122,6 +120,7 @@ func fail(ctx context.Context, op string, err error) error {
 	var syntax *json.SyntaxError
 	var record tls.RecordHeaderError
 	var unknown x509.UnknownAuthorityError
+	var wrongName x509.HostnameError
 	var netErr net.Error
 	switch {
 	case errors.As(err, &answered):
@@ -140,6 +139,8 @@ func fail(ctx context.Context, op string, err error) error {
 		out.Kind, out.Message = runtime.ErrInvalid, "the registry speaks plain HTTP: name it as insecure to allow that"
 	case errors.As(err, &unknown):
 		out.Kind, out.Message = runtime.ErrInvalid, "the registry's certificate is signed by an unknown authority: give its CA"
+	case errors.As(err, &wrongName):
+		out.Kind, out.Message = runtime.ErrInvalid, "the registry's certificate is of another name: "+wrongName.Error()
 	case errors.As(err, &syntax), strings.Contains(err.Error(), "invalid character '<'"):
 		out.Kind, out.Message = runtime.ErrInvalid, "the answer is not a registry's: it is no JSON"
 	case errors.As(err, &netErr):

@@ -242,3 +242,53 @@ func TestWhatIsNoRegistry(t *testing.T) {
 		}
 	}
 }
+
+// Without TLS only what is named, and this machine, is spoken to; a certificate that is refused stays the reason.
+func TestWithoutTLSOnlyWhatIsNamed(t *testing.T) {
+	plain := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Authorization") != "" {
+			t.Error("the credential went out without TLS")
+		}
+		_, _ = w.Write([]byte("{}"))
+	}))
+	l, err := net.Listen("tcp", "0.0.0.0:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	plain.Listener.Close()
+	plain.Listener = l
+	plain.Start()
+	defer plain.Close()
+	host := net.JoinHostPort(privateAddress(t), fmt.Sprint(l.Addr().(*net.TCPAddr).Port))
+	auth := func(string) *runtime.RegistryAuth { return &runtime.RegistryAuth{Username: "ann", Password: "x"} }
+	if err := client(t, Config{Auth: auth}).Check(t.Context(), host); err == nil || !strings.Contains(err.Error(), "name it as insecure") {
+		t.Errorf("a private address without TLS: %v", err)
+	}
+	if err := client(t, Config{Insecure: []string{host}}).Check(t.Context(), host); err != nil {
+		t.Errorf("one that is named: %v", err)
+	}
+	secure := httptest.NewTLSServer(http.NotFoundHandler())
+	defer secure.Close()
+	addr := strings.TrimPrefix(secure.URL, "https://")
+	for _, insecure := range [][]string{nil, {addr}} {
+		if err := client(t, Config{Insecure: insecure}).Check(t.Context(), addr); err == nil || !strings.Contains(err.Error(), "give its CA") {
+			t.Errorf("an unknown authority, insecure %q: %v", insecure, err)
+		}
+	}
+}
+
+// privateAddress is one of this machine that is not loopback.
+func privateAddress(t *testing.T) string {
+	t.Helper()
+	addrs, err := net.InterfaceAddrs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, a := range addrs {
+		if n, ok := a.(*net.IPNet); ok && n.IP.To4() != nil && n.IP.IsPrivate() {
+			return n.IP.String()
+		}
+	}
+	t.Fatal("this machine has no private address; the bridge of dockerd is one")
+	return ""
+}
