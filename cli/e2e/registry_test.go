@@ -240,9 +240,10 @@ func TestRegistryTroubles(t *testing.T) {
 		t.Fatal(err)
 	}
 	var dying atomic.Bool
-	proxy := httputil.NewSingleHostReverseProxy(target)
-	rewrite := proxy.Director
-	proxy.Director = func(r *http.Request) { host := r.Host; rewrite(r); r.Host = host } // its Location headers lead back here
+	proxy := &httputil.ReverseProxy{Rewrite: func(p *httputil.ProxyRequest) {
+		p.SetURL(target)
+		p.Out.Host = p.In.Host // its Location headers lead back here
+	}}
 	front := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if dying.Load() && r.Method == http.MethodPatch {
 			_, _ = io.CopyN(io.Discard, r.Body, 64<<10)
