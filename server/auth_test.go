@@ -83,7 +83,7 @@ func TestAuthMatrix(t *testing.T) {
 		{"GET /v2-beta/publish", "", "404 404 405 404"},
 		{"POST /v1/containerevents", `{"externalId":"x","reportedHostUuid":"y"}`, "404 404 422 404"},
 		{"GET /v1/containerevents", "", "404 404 405 404"},
-		{"POST /v1/hostapiproxytokens", `{"reportedUuid":"x"}`, "404 404 501 404"},
+		{"POST /v1/hostapiproxytokens", `{"reportedUuid":"x"}`, "404 404 422 404"},
 		{"GET /v1/subscribe?eventNames=ping", "", "404 404 404 404"}, // no upgrade
 		{"GET /v2-beta/nothing", "", "404 404 404 404"},
 		{"GET /v2-beta/projects/1a1/hosts", "", "200 200 404 404"},

@@ -146,14 +146,18 @@ func TestGoRancherAsAgent(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err = old.HostApiProxyToken.Create(&v1.HostApiProxyToken{ReportedUuid: "x"})
-	if e, ok := err.(*v1.ApiError); !ok || e.StatusCode != 501 || !strings.Contains(e.Body, "code=HostApiProxyDisabled") {
-		t.Errorf("host access: %v", err)
+	if e, ok := err.(*v1.ApiError); !ok || e.StatusCode != 422 || !strings.Contains(e.Body, "code=InvalidReference") || !strings.Contains(e.Body, "fieldName=reportedUuid") {
+		t.Errorf("host access to a host that is not known: %v", err)
 	}
 	_, err = old.ContainerEvent.Create(&v1.ContainerEvent{ExternalId: "x", ExternalStatus: "start", ReportedHostUuid: "not mine"})
 	if e, ok := err.(*v1.ApiError); !ok || e.StatusCode != 422 || !strings.Contains(e.Body, "fieldName=hostId") {
 		t.Errorf("an event of a foreign host: %v", err)
 	}
 	s.connect(as, "host-uuid-2", nil)
+	eventually(t, "host access to the own host", func() bool {
+		got, err := old.HostApiProxyToken.Create(&v1.HostApiProxyToken{ReportedUuid: "host-uuid-2"})
+		return err == nil && got.Url == "ws"+strings.TrimPrefix(s.url, "http")+"/v1/connectbackend" && strings.Count(got.Token, ".") == 2
+	})
 	eventually(t, "the event of the own host is taken", func() bool {
 		_, err = old.ContainerEvent.Create(&v1.ContainerEvent{
 			ExternalId: "feed0000feed0000", ExternalStatus: "start", ExternalFrom: "nginx:latest", ExternalTimestamp: 1700000000, ReportedHostUuid: "host-uuid-2",

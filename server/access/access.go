@@ -45,11 +45,12 @@ type Access struct {
 	replicas *http.Transport
 	buffers  bufferPool
 
-	mu      sync.Mutex // guards the following fields
-	links   map[string]*link
-	arrived chan struct{} // closed and replaced when a tunnel comes
-	opening int           // tunnels that are let in and not yet in links
-	closed  bool
+	mu       sync.Mutex // guards the following fields
+	links    map[string]*link
+	backends map[string]*heldBackend // of original agents, by host
+	arrived  chan struct{}           // closed and replaced when a tunnel comes
+	opening  int                     // tunnels that are let in and not yet in links
+	closed   bool
 
 	ctx    context.Context //nolint:containedctx // of upgraded connections, which outlive their requests; Close ends it
 	cancel context.CancelFunc
@@ -80,7 +81,7 @@ func New(cfg Config) (*Access, error) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	return &Access{
-		ctx: ctx, cancel: cancel, cfg: cfg, self: rand.Text(), tunnels: tunnels, links: make(map[string]*link), arrived: make(chan struct{}),
+		ctx: ctx, cancel: cancel, cfg: cfg, self: rand.Text(), tunnels: tunnels, links: make(map[string]*link), backends: make(map[string]*heldBackend), arrived: make(chan struct{}),
 		replicas: &http.Transport{
 			TLSClientConfig: cfg.TLS, DisableCompression: true, MaxIdleConnsPerHost: 16, IdleConnTimeout: time.Minute,
 			TLSHandshakeTimeout: 10 * time.Second, ReadBufferSize: 32 << 10, WriteBufferSize: 32 << 10,
@@ -124,7 +125,7 @@ func (a *Access) Tunnels() int {
 	return len(a.links)
 }
 
-// Follow closes the tunnels of agents that are removed, until ctx ends.
+// Follow closes the tunnels and backends of agents that are removed, until ctx ends.
 func (a *Access) Follow(ctx context.Context) {
 	for c := range a.cfg.Store.Subscribe(ctx, store.TypeAgent) {
 		if rec, ok := c.Record.(*store.Agent); c.Deleted || ok && rec.State == store.StateRemoved {
@@ -133,10 +134,15 @@ func (a *Access) Follow(ctx context.Context) {
 	}
 }
 
-// Disconnect closes the tunnel of an agent, if this replica has it.
+// Disconnect closes the tunnel and the backend of an agent, if this replica has them.
 func (a *Access) Disconnect(agentID string) {
 	a.mu.Lock()
 	l := a.links[agentID]
+	for _, b := range a.backends {
+		if b.agent == agentID {
+			b.cancel()
+		}
+	}
 	a.mu.Unlock()
 	if l != nil {
 		l.end("the agent was removed")

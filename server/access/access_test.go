@@ -81,8 +81,15 @@ func start(t *testing.T, s *store.Store, change func(*access.Config)) *replica {
 func (r *replica) serve(w http.ResponseWriter, req *http.Request) {
 	segs := strings.SplitN(strings.Trim(req.URL.Path, "/"), "/", 4)
 	var err error
+	if access.IsWay(segs[1]) {
+		err = r.ServeWay(w, req, segs[1], strings.Join(segs[2:], "/"))
+	}
 	switch segs[1] {
 	case "tunnel":
+		if _, err := r.store.Agents.Get(req.URL.Query().Get("agent")); err != nil {
+			http.Error(w, "unknown", http.StatusUnauthorized)
+			return
+		}
 		r.ServeTunnel(w, req, req.URL.Query().Get("agent"))
 	case access.ReplicaPath:
 		err = r.ServeReplica(w, req, segs[2], "/"+strings.Join(segs[3:], ""))
@@ -478,11 +485,13 @@ func TestARemovedAgentLosesItsTunnel(t *testing.T) {
 func TestTunnelsAreBounded(t *testing.T) {
 	s := storetest.Open(t)
 	r := start(t, s, func(c *access.Config) { c.MaxTunnels = 2 })
-	for _, id := range []string{"1a1", "1a2"} {
+	for _, key := range []string{"a", "b"} {
+		_, id := host(t, s, key, nil)
 		agent(t, r, id, http.NotFoundHandler())
 	}
+	_, third := host(t, s, "c", nil)
 	eventually(t, "two tunnels", func() bool { return r.Tunnels() == 2 })
-	_, resp, err := websocket.DefaultDialer.Dial("ws"+strings.TrimPrefix(r.http.URL, "http")+"/v1/tunnel?agent=1a3", nil)
+	_, resp, err := websocket.DefaultDialer.Dial("ws"+strings.TrimPrefix(r.http.URL, "http")+"/v1/tunnel?agent="+third, nil)
 	if err == nil || resp == nil || resp.StatusCode != http.StatusServiceUnavailable {
 		t.Errorf("a third tunnel: %v %v", resp, err)
 	}

@@ -4,6 +4,8 @@ import (
 	"bufio"
 	"context"
 	"errors"
+	"io"
+	stdlog "log"
 	"net"
 	"net/http"
 	"net/http/httputil"
@@ -66,7 +68,7 @@ func (a *Access) route(ctx context.Context, host *store.Host) (*route, error) {
 		if l != nil {
 			return &route{transport: l.transport, base: &url.URL{Scheme: "http", Host: agent.ID}}, nil
 		}
-		to, err := a.elsewhere(ctx, agent.ID)
+		to, err := a.elsewhere(ctx, subject(agent.ID))
 		if err != nil {
 			a.cfg.Log.WithError(err).WithField("agent", agent.ID).Warn("access: cannot ask the other replicas")
 			return nil, problem(http.StatusServiceUnavailable, CodeNoTunnel, "the tunnel of host %s cannot be looked for now", host.DisplayName())
@@ -122,7 +124,7 @@ func (a *Access) relay(w http.ResponseWriter, r *http.Request, to *route) {
 	// Both bodies may be under way at once. A writer that cannot do that does not need to be told.
 	_ = http.NewResponseController(w).EnableFullDuplex()
 	proxy := httputil.ReverseProxy{
-		Transport: to.transport, FlushInterval: -1, BufferPool: &a.buffers,
+		Transport: to.transport, FlushInterval: -1, BufferPool: &a.buffers, ErrorLog: stdlog.New(io.Discard, "", 0), // viewers that leave
 		Rewrite: func(pr *httputil.ProxyRequest) {
 			out := pr.Out
 			out.URL.Scheme, out.URL.Host, out.URL.Path, out.URL.RawPath = to.base.Scheme, to.base.Host, to.path, ""

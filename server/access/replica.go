@@ -41,12 +41,12 @@ const (
 	audience = "drover-replica"
 )
 
-// announce tells the other replicas that this one has the tunnel. They close theirs.
-func (a *Access) announce(l *link) (forget func()) {
+// announce tells the other replicas that this one has what the subject stands for. They end theirs.
+func (a *Access) announce(subject string, end func(reason string)) (forget func()) {
 	if !a.cfg.Store.Clustered() {
 		return func() {}
 	}
-	stop, err := a.cfg.Store.Handle(subject(l.agent), func(m store.Message) {
+	stop, err := a.cfg.Store.Handle(subject, func(m store.Message) {
 		var n note
 		if json.Unmarshal(m.Data, &n) != nil {
 			return
@@ -55,14 +55,14 @@ func (a *Access) announce(l *link) (forget func()) {
 		case n.Kind == noteWhere:
 			m.Answer(encode(note{Kind: noteHere, From: a.self, URL: a.cfg.URL}))
 		case n.Kind == noteTook && n.From != a.self:
-			l.end("the agent opened another one at another replica")
+			end("the agent opened another one at another replica")
 		}
 	})
 	if err == nil {
-		err = a.cfg.Store.Publish(subject(l.agent), encode(note{Kind: noteTook, From: a.self}))
+		err = a.cfg.Store.Publish(subject, encode(note{Kind: noteTook, From: a.self}))
 	}
 	if err != nil {
-		a.cfg.Log.WithError(err).WithField("agent", l.agent).Warn("access: the other replicas do not know of a tunnel")
+		a.cfg.Log.WithError(err).WithField("subject", subject).Warn("access: the other replicas do not know what this one holds")
 	}
 	if stop == nil {
 		return func() {}
@@ -75,14 +75,14 @@ func encode(n note) []byte {
 	return b
 }
 
-// elsewhere returns the address of the replica that holds the tunnel of an agent; "" if none does.
-func (a *Access) elsewhere(ctx context.Context, agentID string) (string, error) {
+// elsewhere returns the address of the replica that holds what the subject stands for; "" if none does.
+func (a *Access) elsewhere(ctx context.Context, subject string) (string, error) {
 	if !a.cfg.Store.Clustered() {
 		return "", nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, askTimeout)
 	defer cancel()
-	answer, err := a.cfg.Store.Request(ctx, subject(agentID), encode(note{Kind: noteWhere}))
+	answer, err := a.cfg.Store.Request(ctx, subject, encode(note{Kind: noteWhere}))
 	if errors.Is(err, store.ErrNobody) {
 		return "", nil
 	}

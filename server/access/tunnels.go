@@ -68,7 +68,7 @@ func (a *Access) admit() *Error {
 
 // attach makes l the tunnel of its agent.
 func (a *Access) attach(l *link) {
-	l.forget = a.announce(l)
+	l.forget = a.announce(subject(l.agent), l.end)
 	a.mu.Lock()
 	a.opening--
 	old := a.links[l.agent]

@@ -132,11 +132,6 @@ func serveContainerEvent(q *request) error {
 	}})
 }
 
-// createHostAPIProxyToken tells original agents that this server has no websocket-proxy.
-func createHostAPIProxyToken(*request, map[string]any) (*resource, error) {
-	return nil, fail(http.StatusNotImplemented, "HostApiProxyDisabled", "this server gives no host access over Rancher's proxy")
-}
-
 // fromHub turns an error of the hub into an answer.
 func fromHub(err error) error {
 	switch {

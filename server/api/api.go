@@ -166,6 +166,10 @@ func (h *Handler) serve(w *recorder, r *http.Request) {
 		h.answer(w, r, h.serveScript(w, r, &t))
 		return
 	}
+	if len(t.segments) > 0 && access.IsWay(lower(t.segments[0])) {
+		h.answer(w, r, h.serveWay(w, r, &t))
+		return
+	}
 	if len(t.segments) > 1 && lower(t.segments[0]) == access.ReplicaPath {
 		h.answer(w, r, h.serveReplica(w, r, &t))
 		return

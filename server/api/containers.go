@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"net/http"
 
+	"github.com/droverhq/drover/server/access"
 	"github.com/droverhq/drover/server/store"
 )
 
@@ -43,6 +44,7 @@ func (h *Handler) containerEndpoint() *endpoint {
 			return answer(h.compute.Remove(q.ctx(), id, false, nil))
 		},
 		actions: map[string]act{
+			"execute": containerExec, "logs": containerLogs, "proxy": containerProxy,
 			"start": func(q *request, id string, _ map[string]any) (*resource, error) {
 				return answer(h.compute.Start(q.ctx(), id))
 			},
@@ -62,6 +64,7 @@ func (h *Handler) containerEndpoint() *endpoint {
 			},
 		},
 		links: map[string]func(*request, string) error{
+			"stats": containerStatsLink(access.WayStats), "containerstats": containerStatsLink(access.WayContainerStats),
 			"inspect": func(q *request, id string) error {
 				raw, err := h.compute.Inspect(q.ctx(), id)
 				if err != nil {
@@ -127,16 +130,16 @@ func (h *Handler) containerResource(c *store.Container) *resource {
 	} {
 		fields[name] = v
 	}
-	return &resource{typ: "container", id: c.ID, fields: fields, links: []string{"inspect"}, actions: containerActionsIn(c.State)}
+	return &resource{typ: "container", id: c.ID, fields: fields, links: []string{"inspect", "stats", "containerStats"}, actions: containerActionsIn(c.State)}
 }
 
 // containerActionsIn are the actions that a state allows.
 func containerActionsIn(state string) []string {
 	switch state {
 	case store.ContainerRunning:
-		return []string{"stop", "restart", "remove"}
+		return []string{"stop", "restart", "remove", "execute", "logs", "proxy"}
 	case store.ContainerStopped:
-		return []string{"start", "restart", "remove"}
+		return []string{"start", "restart", "remove", "logs"}
 	case store.ContainerError:
 		return []string{"start", "stop", "restart", "remove"}
 	case store.ContainerCreating, store.ContainerStarting:

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/droverhq/drover/events/wire"
+	"github.com/droverhq/drover/server/access"
 	"github.com/droverhq/drover/server/compute"
 	"github.com/droverhq/drover/server/store"
 )
@@ -44,7 +45,8 @@ func (h *Handler) hostEndpoint() *endpoint {
 			return res, nil
 		},
 		actions: map[string]func(*request, string, map[string]any) (*resource, error){
-			"event": serveHostEvent,
+			"event":        serveHostEvent,
+			"dockersocket": hostSocket,
 			"remove": func(q *request, id string, _ map[string]any) (*resource, error) {
 				return h.endpoints["host"].remove(q, id)
 			},
@@ -52,6 +54,7 @@ func (h *Handler) hostEndpoint() *endpoint {
 		links: map[string]func(*request, string) error{
 			"instances":  h.containersOfHost,
 			"containers": h.containersOfHost,
+			"stats":      hostStatsLink(access.WayStats), "hoststats": hostStatsLink(access.WayHostStats), "containerstats": hostStatsLink(access.WayContainerStats),
 		},
 	}
 }
@@ -70,7 +73,7 @@ func (h *Handler) hostResource(host *store.Host) *resource {
 		"localStorageMb": orNilInt(host.LocalStorageMB), "accountId": host.AccountID, "created": host.Created,
 		"lastSeen": seen, "removed": time.Time{}, "transitioning": wire.TransitioningNo, "transitioningMessage": nil, "transitioningProgress": nil,
 	}
-	return &resource{typ: "host", id: host.ID, fields: fields, links: []string{"instances", "containers"}, actions: []string{"event", "remove"}}
+	return &resource{typ: "host", id: host.ID, fields: fields, links: []string{"instances", "containers", "stats", "hostStats", "containerStats"}, actions: []string{"event", "remove", "dockersocket"}}
 }
 
 func (h *Handler) updateHost(q *request, id string, fields map[string]any) (*resource, error) {

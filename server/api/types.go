@@ -9,7 +9,7 @@ func typeDefs() []*typeDef {
 	get := methods("GET")
 	all := methods("GET", "PUT", "DELETE")
 	both := func(g grant) map[string]grant { return map[string]grant{kindAdmin: g, kindUser: g} }
-	instanceActions := methods("start", "stop", "restart", "remove")
+	instanceActions := methods("start", "stop", "restart", "remove", "execute", "logs", "proxy")
 	instance := grant{collection: get, resource: get, actions: instanceActions}
 	defs := []*typeDef{
 		{id: "schema", plural: "schemas", fields: fieldSet{}.read("id string", "pluralName string"), grants: map[string]grant{
@@ -36,9 +36,9 @@ func typeDefs() []*typeDef {
 			kindAgent: {collection: get, resource: get},
 		}, actions: map[string]action{"remove": {Output: "agent"}}},
 		{id: "host", plural: "hosts", fields: hostFields(), grants: map[string]grant{
-			kindAdmin: {collection: get, resource: all, actions: methods("remove", "event")},
+			kindAdmin: {collection: get, resource: all, actions: methods("remove", "event", "dockersocket")},
 			kindUser:  {collection: get, resource: get, actions: methods("event")},
-		}, actions: map[string]action{"remove": {Output: "host"}, "event": {Input: "hostEvent", Output: "hostEventReply"}}},
+		}, actions: map[string]action{"remove": {Output: "host"}, "event": {Input: "hostEvent", Output: "hostEventReply"}, "dockersocket": {Output: "hostAccess"}}},
 		{id: "instance", plural: "instances", fields: containerFields(), grants: both(instance), actions: containerActions()},
 		{
 			id: "container", plural: "containers", base: "instance", fields: containerFields(), actions: containerActions(),
@@ -81,6 +81,11 @@ func inputTypes(grants map[string]grant) []*typeDef {
 		def("blkioDeviceOption", fieldSet{}.create("weight int", "readIops int", "writeIops int", "readBps int", "writeBps int")),
 		def("instanceStop", fieldSet{}.create("remove boolean", "timeout int")),
 		def("instanceRemove", fieldSet{}.create("force boolean", "timeout int")),
+		def("containerExec", fieldSet{}.required("command array[string]").create("attachStdin boolean", "attachStdout boolean", "tty boolean")),
+		def("containerLogs", fieldSet{}.create("follow boolean", "lines int", "timestamps boolean", "since string")),
+		def("containerProxy", fieldSet{}.create("port int", "scheme string")),
+		def("hostAccess", fieldSet{}.read("url string", "token string")),
+		def("statsAccess", fieldSet{}.read("url string", "token string")),
 		def("hostEvent", fieldSet{}.required("name string").create("resourceType string", "resourceId string", "data json", "timeoutMillis int")),
 		def("hostEventReply", fieldSet{}.read("name string", "data json", "transitioning string", "transitioningMessage string", "code string")),
 		def("error", fieldSet{}.read("code string", "message string", "detail string", "status int", "fieldName string")),
@@ -93,6 +98,9 @@ func containerActions() map[string]action {
 		"stop":    {Input: "instanceStop", Output: "instance"},
 		"restart": {Input: "instanceStop", Output: "instance"},
 		"remove":  {Input: "instanceRemove", Output: "instance"},
+		"execute": {Input: "containerExec", Output: "hostAccess"},
+		"logs":    {Input: "containerLogs", Output: "hostAccess"},
+		"proxy":   {Input: "containerProxy", Output: "hostAccess"},
 	}
 }
 

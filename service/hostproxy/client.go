@@ -157,8 +157,25 @@ func (c *Client) once(ctx context.Context) error {
 		return fmt.Errorf("hostproxy: dial: %w", err)
 	}
 	c.cfg.Log.WithField("host", target.Host).Info("host proxy connected")
-	l := &link{client: c, ws: ws, streams: map[string]*stream{}, closes: make(chan struct{}, c.cfg.Streams)}
-	return l.run(ctx)
+	return c.newLink(ws).run(ctx)
+}
+
+// ServeHTTP takes the frames of a proxy that came here by itself, through a door that it was let in by. The tokens of the
+// streams are checked all the same.
+func (c *Client) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	up := websocket.Upgrader{HandshakeTimeout: dialTimeout, CheckOrigin: func(r *http.Request) bool { return r.Header.Get("Origin") == "" }}
+	ws, err := up.Upgrade(w, r, nil)
+	if err != nil {
+		return // answered
+	}
+	_ = ws.NetConn().SetDeadline(time.Time{})
+	if err := c.newLink(ws).run(r.Context()); err != nil {
+		c.cfg.Log.WithError(err).Debug("host proxy: a viewer's link ended")
+	}
+}
+
+func (c *Client) newLink(ws *websocket.Conn) *link {
+	return &link{client: c, ws: ws, streams: map[string]*stream{}, closes: make(chan struct{}, c.cfg.Streams)}
 }
 
 // A link is one connection to the proxy.
