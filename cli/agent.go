@@ -23,6 +23,7 @@ import (
 	"github.com/droverhq/drover/ping"
 	"github.com/droverhq/drover/register"
 	"github.com/droverhq/drover/runtime"
+	"github.com/droverhq/drover/server/access"
 	serverlogs "github.com/droverhq/drover/server/logs"
 	"github.com/droverhq/drover/utils/backoff"
 )
@@ -265,9 +266,9 @@ func (a *app) session(ctx context.Context, cfg *Config, joined *register.Result,
 		return withExit(ExitConfig, err)
 	}
 	var channel *events.Client
-	doors, err := newAgentDoors(joined, node, &hostProxy{
-		cfg: cfg, joined: joined, node: node, log: log, channel: func() creator { return channel },
-	}, log)
+	proxy := &hostProxy{cfg: cfg, joined: joined, node: node, log: log, channel: func() creator { return channel }}
+	node.mount(access.BackendPath, proxy)
+	doors, err := newAgentDoors(joined, node, proxy, log)
 	if err != nil {
 		return withExit(ExitConfig, err)
 	}

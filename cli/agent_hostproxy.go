@@ -42,41 +42,48 @@ type creator interface {
 	Create(ctx context.Context, resourceType string, body, out any) error
 }
 
-// Run serves until ctx ends.
+// Run serves a Rancher server until ctx ends. It waits for the server's public key: without it no token could be believed.
 func (p *hostProxy) Run(ctx context.Context) error {
-	conf, err := p.config(ctx)
-	if err != nil {
-		return err // ctx has ended
-	}
-	client, err := hostproxy.New(conf)
-	if err != nil {
-		return err
-	}
-	return client.Run(ctx)
-}
-
-// config waits for the server's public key: without it no token could be believed.
-func (p *hostProxy) config(ctx context.Context) (hostproxy.Config, error) {
-	file := firstOf(p.cfg.Agent.APICertFile, p.joined.APICertFile, filepath.Join(p.cfg.Agent.StateDir, "api.crt"))
-	conf := hostproxy.Config{
-		Node: p.node, Token: p.grant, HostUUID: p.joined.HostUUID, TrustProxy: p.cfg.Doors.TrustProxy,
-		TLS: p.joined.TLS, Proxy: p.joined.Proxy, Log: p.log, Dial: dialEngine(p.cfg.Engine.DockerHost), Console: dialConsole(p.cfg.Agent.Rootfs),
-		Backoff: backoff.Policy{First: time.Second, Base: 5 * time.Second, Max: 30 * time.Second},
-	}
 	for said := false; ; said = true {
-		text, err := readKeyFile(file)
+		client, err := p.client()
 		if err == nil {
-			if conf.Key, err = hostproxy.ParseKey(text); err == nil {
-				return conf, nil
-			}
+			return client.Run(ctx)
 		}
 		if !said {
-			p.log.WithError(err).WithField("file", file).Warn("no host access through the server's proxy: the key of its tokens is missing; it is looked for every 5 s")
+			p.log.WithError(err).Warn("no host access through the server's proxy: the key of its tokens is missing; it is looked for every 5 s")
 		}
 		if err := backoff.Sleep(ctx, keyRetry); err != nil {
-			return conf, err
+			return err
 		}
 	}
+}
+
+// ServeHTTP serves the viewers of Rancher's paths at a server of ours, which come through the tunnel.
+func (p *hostProxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	client, err := p.client()
+	if err != nil {
+		p.log.WithError(err).Warn("no host access by Rancher's paths: the key of the server's tokens is missing")
+		http.Error(w, "the agent has no key to check tokens with", http.StatusServiceUnavailable)
+		return
+	}
+	client.ServeHTTP(w, r)
+}
+
+// client makes the client with the key of the moment.
+func (p *hostProxy) client() (*hostproxy.Client, error) {
+	text, err := readKeyFile(firstOf(p.cfg.Agent.APICertFile, p.joined.APICertFile, filepath.Join(p.cfg.Agent.StateDir, "api.crt")))
+	if err != nil {
+		return nil, err
+	}
+	key, err := hostproxy.ParseKey(text)
+	if err != nil {
+		return nil, err
+	}
+	return hostproxy.New(hostproxy.Config{
+		Node: p.node, Token: p.grant, HostUUID: p.joined.HostUUID, Key: key, TrustProxy: p.cfg.Doors.TrustProxy,
+		TLS: p.joined.TLS, Proxy: p.joined.Proxy, Log: p.log, Dial: dialEngine(p.cfg.Engine.DockerHost), Console: dialConsole(p.cfg.Agent.Rootfs),
+		Backoff: backoff.Policy{First: time.Second, Base: 5 * time.Second, Max: 30 * time.Second},
+	})
 }
 
 func readKeyFile(name string) ([]byte, error) {
