@@ -90,7 +90,8 @@ func (o *original) answerPings(ctx context.Context) {
 			"options": map[string]any{"instances": true},
 			"resources": []any{
 				map[string]any{"type": "host", "kind": "docker", "uuid": o.uuid, "hostname": "original", "physicalHostUuid": "p" + o.uuid},
-				map[string]any{"type": "hostUuid", "uuid": o.uuid}, o.instance,
+				map[string]any{"type": "hostUuid", "uuid": o.uuid},
+				o.instance,
 			},
 		}}
 		if status, err := o.call(ctx, http.MethodPost, "/publish", reply, nil); ctx.Err() == nil && (err != nil || status != http.StatusCreated) {
