@@ -99,10 +99,10 @@ func (a *app) attach(ctx context.Context, c *client.Client, ref, host string, o 
 	s := &session{app: a, interactive: p.Config.OpenStdin && !o.noStdin, tty: p.Config.Tty, keys: keys}
 	err = s.run(ctx, func(ctx context.Context, streams streamclient.Streams, size terminal.Size) error {
 		if size != (terminal.Size{}) {
-			sizes := make(chan terminal.Size)
+			sizes, later := make(chan terminal.Size), streams.Resize
 			ctx, stop := context.WithCancel(ctx)
 			var redrawing sync.WaitGroup
-			redrawing.Go(func() { redraw(ctx, size, streams.Resize, sizes) })
+			redrawing.Go(func() { redraw(ctx, size, later, sizes) })
 			defer redrawing.Wait()
 			defer stop()
 			streams.Resize = sizes

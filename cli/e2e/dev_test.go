@@ -2,10 +2,12 @@ package e2e
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -42,7 +44,8 @@ func TestDev(t *testing.T) {
 	// The scripts run side by side, and this waits for all of them.
 	t.Run("scripts", func(t *testing.T) {
 		testscript.Run(t, testscript.Params{
-			Dir: "testdata",
+			Dir:  "testdata",
+			Cmds: map[string]func(*testscript.TestScript, bool, []string){"code": exitCode},
 			Setup: func(e *testscript.Env) error {
 				e.Setenv("XDG_CONFIG_HOME", filepath.Join(u.dir, "config"))
 				e.Setenv("HOME", e.WorkDir)
@@ -87,6 +90,24 @@ func TestDev(t *testing.T) {
 	}
 	u.online(1)
 	p.stop(os.Interrupt)
+}
+
+// exitCode is the script command "code N PROGRAM ARG...": the program has to end with N.
+func exitCode(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: code N PROGRAM ARG...")
+	}
+	got := 0
+	var exit *exec.ExitError
+	switch err := ts.Exec(args[1], args[2:]...); {
+	case errors.As(err, &exit):
+		got = exit.ExitCode()
+	case err != nil:
+		ts.Fatalf("%v", err)
+	}
+	if want := args[0]; strconv.Itoa(got) != want {
+		ts.Fatalf("exit code %d, want %s", got, want)
+	}
 }
 
 // TestDevWithoutEngine starts where no dockerd is.
