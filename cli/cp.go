@@ -5,12 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"path"
 	"path/filepath"
 	"strings"
 	"sync"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -18,7 +16,6 @@ import (
 	"github.com/droverhq/drover/cli/tarcopy"
 	"github.com/droverhq/drover/cli/ui"
 	"github.com/droverhq/drover/runtime"
-	"github.com/droverhq/drover/service"
 )
 
 // copyFlags are the flags of `drover cp`.
@@ -181,111 +178,6 @@ func (c *counter) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// A place is one end of a copy.
-type place struct {
-	name     string
-	exists   bool
-	folder   bool
-	contents bool  // PATH/.: what is in it
-	size     int64 // of a file
-}
-
-// locate finds what is to be copied.
-func (j *copyJob) locate(ctx context.Context, name string) (*place, error) {
-	p := &place{name: name, exists: true, contents: name == "." || strings.HasSuffix(name, "/.")}
-	// A link with a slash behind it means what it points to.
-	follow := j.o.follow || p.contents || strings.HasSuffix(name, "/")
-	if j.from != nil {
-		p.name = path.Clean("/" + name)
-		f, err := stat(ctx, j.from, p.name, follow)
-		if err != nil {
-			return nil, err
-		}
-		p.name, p.folder, p.size = f.Path, f.Type == "directory", f.Size
-	} else {
-		p.name = filepath.Clean(name)
-		if follow {
-			real, err := filepath.EvalSymlinks(p.name)
-			if err != nil {
-				return nil, err
-			}
-			p.name = real
-		}
-		info, err := os.Lstat(p.name)
-		if err != nil {
-			return nil, err
-		}
-		p.folder = info.IsDir()
-	}
-	if !p.folder && (p.contents || strings.HasSuffix(name, "/")) {
-		return nil, fmt.Errorf("%s is no folder", name)
-	}
-	return p, nil
-}
-
-// maxLinks is how many symbolic links in a row are followed.
-const maxLinks = 16
-
-// stat tells what a path in a container is. With follow, a link is what it points to.
-func stat(ctx context.Context, t *target, name string, follow bool) (service.File, error) {
-	for range maxLinks {
-		f, err := t.streams.Stat(ctx, t.Ref, name)
-		if err != nil {
-			return f, t.failed(ctx, err)
-		}
-		if f.Path = name; f.Type != "symlink" || !follow {
-			return f, nil
-		}
-		next := f.LinkTarget
-		if !path.IsAbs(next) {
-			next = path.Join(path.Dir(name), next)
-		}
-		name = path.Clean(next)
-	}
-	return service.File{}, fmt.Errorf("%s in %s: too many symbolic links", name, t.label())
-}
-
-// destinationIn finds where in a container something is copied to.
-func destinationIn(ctx context.Context, t *target, name string) (*place, error) {
-	p := &place{name: path.Clean("/" + name)}
-	f, err := stat(ctx, t, p.name, true)
-	switch {
-	case err == nil:
-		p.name, p.exists, p.folder = f.Path, true, f.Type == "directory"
-	case !errors.Is(err, runtime.ErrNotFound):
-		return nil, err
-	}
-	return p, p.check(name)
-}
-
-// destinationHere finds where on this machine something is copied to.
-func destinationHere(name string) (*place, error) {
-	p := &place{name: filepath.Clean(name)}
-	real, err := filepath.EvalSymlinks(p.name)
-	if err == nil {
-		p.name = real
-		info, err := os.Stat(real)
-		if err != nil {
-			return nil, err
-		}
-		p.exists, p.folder = true, info.IsDir()
-	} else if !errors.Is(err, os.ErrNotExist) {
-		return nil, err
-	}
-	return p, p.check(name)
-}
-
-// check refuses what was written as a folder and is none.
-func (p *place) check(name string) error {
-	if (strings.HasSuffix(name, "/") || strings.HasSuffix(name, "/.")) && !p.folder {
-		if p.exists {
-			return fmt.Errorf("%s is no folder", name)
-		}
-		return fmt.Errorf("the folder %s does not exist", name)
-	}
-	return nil
-}
-
 // copy copies a path to a path.
 func (j *copyJob) copy(ctx context.Context, from, to string) (tarcopy.Totals, error) {
 	src, err := j.locate(ctx, from)
@@ -386,55 +278,4 @@ func (j *copyJob) putError(ctx context.Context, err error) error {
 		return fmt.Errorf("the folder to copy into does not exist: %w", j.to.failed(ctx, err))
 	}
 	return j.to.failed(ctx, err)
-}
-
-// A meter shows how far a copy is.
-type meter struct {
-	app   *app
-	line  *ui.Progress
-	name  string
-	total int64 // 0 is unknown
-	begun time.Time
-
-	mu    sync.Mutex
-	have  int64
-	notes []string
-}
-
-func (j *copyJob) start(name string, total int64) *meter {
-	return &meter{app: j.app, line: j.app.progress(), name: path.Base(name), total: total, begun: time.Now()}
-}
-
-// add tells of bytes that were copied.
-func (m *meter) add(n int) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.have += int64(n)
-	rate := bytesText(int64(float64(m.have) / max(time.Since(m.begun).Seconds(), 0.001)))
-	if m.total > 0 {
-		m.line.Set("%s %s  %s of %s  %s/s", m.name, bar(m.have, m.total), bytesText(m.have), bytesText(max(m.total, m.have)), rate)
-		return
-	}
-	m.line.Set("%s  %s  %s/s", m.name, bytesText(m.have), rate)
-}
-
-// note keeps something to be said when the line is gone.
-func (m *meter) note(format string, args ...any) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if len(m.notes) < maxNotes {
-		m.notes = append(m.notes, fmt.Sprintf(format, args...))
-	}
-}
-
-// maxNotes bounds what is said of a copy.
-const maxNotes = 50
-
-func (m *meter) stop() {
-	m.line.Stop()
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	for _, n := range m.notes {
-		m.app.note("%s", n)
-	}
 }

@@ -112,7 +112,10 @@ func (a *app) hosts(ctx context.Context, c *client.Client, refs []string) error 
 			_, err := fmt.Fprintln(a.out.Out, "No host has joined yet. 'drover token create' prints the line that a host joins with.")
 			return err
 		}
-		t := &ui.Table{Header: []string{"ID", "NAME", "STATE", "ENGINE", "VERSION", "ADDRESS", "LAST SEEN"}}
+		t := &ui.Table{
+			Header: []string{"ID", "NAME", "STATE", "ENGINE", "VERSION", "ADDRESS", "LAST SEEN"},
+			Shrink: []int{1, 3, 4}, Drop: []int{4},
+		}
 		for _, v := range views {
 			seen := a.out.Ago(v.LastSeen.Time)
 			if v.State == "online" {

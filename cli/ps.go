@@ -113,7 +113,10 @@ func (a *app) ps(ctx context.Context, c *client.Client, all bool, host string, l
 		}
 	}
 	return a.out.Print(views, func() error {
-		t := &ui.Table{Header: []string{"CONTAINER ID", "NAME", "IMAGE", "STATE", "HOST", "CREATED", "PORTS"}}
+		t := &ui.Table{
+			Header: []string{"CONTAINER ID", "NAME", "IMAGE", "STATE", "HOST", "CREATED", "PORTS"},
+			Shrink: []int{1, 2, 3, 4, 6}, Drop: []int{5},
+		}
 		for _, v := range views {
 			state := v.State
 			if v.Message != "" && (v.State == "error" || strings.HasSuffix(v.State, "ing") && v.State != "running") {
