@@ -26,12 +26,12 @@ func TestStreams(t *testing.T) {
 	name := prefix(t)
 	// These run side by side, and the group waits for all of them.
 	t.Run("group", func(t *testing.T) {
-		t.Run("terminal", func(t *testing.T) { testTerminal(t, u, name+"-term") })
-		t.Run("recording", func(t *testing.T) { testRecording(t, u, name+"-rec") })
-		t.Run("bytes", func(t *testing.T) { testBytes(t, u, name+"-bytes") })
-		t.Run("forward", func(t *testing.T) { testForward(t, u, name+"-fwd") })
-		t.Run("stats", func(t *testing.T) { testLiveStats(t, u, host, name+"-stats") })
-		t.Run("cut", func(t *testing.T) { testCut(t, u, port, name+"-cut") })
+		t.Run("terminal", func(t *testing.T) { testTerminal(t, u.in(t), name+"-term") })
+		t.Run("recording", func(t *testing.T) { testRecording(t, u.in(t), name+"-rec") })
+		t.Run("bytes", func(t *testing.T) { testBytes(t, u.in(t), name+"-bytes") })
+		t.Run("forward", func(t *testing.T) { testForward(t, u.in(t), name+"-fwd") })
+		t.Run("stats", func(t *testing.T) { testLiveStats(t, u.in(t), host, name+"-stats") })
+		t.Run("cut", func(t *testing.T) { testCut(t, u.in(t), port, name+"-cut") })
 	})
 	p.stop(os.Interrupt)
 }
@@ -85,7 +85,7 @@ func testBytes(t *testing.T, u *user, name string) {
 func testForward(t *testing.T, u *user, name string) {
 	t.Parallel()
 	u.must("run", "--name", name, image, "sh", "-c", "echo page > /tmp/index.html; httpd -p 80 -h /tmp; exec nc -ll -p 7 -e cat")
-	fwd := u.startIn(t, "port-forward", name, ":80", "0:7", "9999")
+	fwd := u.start("port-forward", name, ":80", "0:7", "9999")
 	fwd.says(":9999")
 	addresses := map[string]string{}
 	for line := range strings.Lines(fwd.out.String()) {
@@ -159,7 +159,7 @@ func testLiveStats(t *testing.T, u *user, host, name string) {
 	s.types("\x03")
 	s.ends(0)
 
-	lines := u.startIn(t, "stats", "--interval", "200ms", "--output", "json", name)
+	lines := u.start("stats", "--interval", "200ms", "--output", "json", name)
 	lines.says("\n")
 	eventually(t, "a share of the processor", func() bool {
 		for line := range strings.Lines(lines.out.String()) {
@@ -211,7 +211,7 @@ func testCut(t *testing.T, u *user, port int, name string) {
 	for _, args := range [][]string{{"logs", "-f", name}, {"exec", name + "-2", "sh", "-c", script + "; exit 3"}} {
 		cable := newCable(t, fmt.Sprintf("127.0.0.1:%d", port))
 		far := u.through(t, port, cable.port())
-		p := far.startIn(t, args...)
+		p := far.start(args...)
 		for _, at := range []int{20, 120, 220} {
 			p.says(fmt.Sprintf("line %d\n", at))
 			cable.cut()
@@ -231,11 +231,11 @@ func testCut(t *testing.T, u *user, port int, name string) {
 	u.must("rm", "-f", name, name+"-2")
 }
 
-// startIn is start for a test that is not the user's own.
-func (u *user) startIn(t *testing.T, args ...string) *process {
-	own := *u
-	own.t = t
-	return own.start(args...)
+// in returns the same user in a part of a test.
+func (u *user) in(t *testing.T) *user {
+	part := *u
+	part.t = t
+	return &part
 }
 
 // through returns a user who reaches the server at another port.
