@@ -209,3 +209,23 @@ func TestLogsThroughTheTunnelNeedNoPort(t *testing.T) {
 		t.Error("it listens")
 	}
 }
+
+// A node without tokens says at its start what that means.
+func TestANodeWithoutTokensSaysWhatThatMeans(t *testing.T) {
+	log, hook := logrustest.NewNullLogger()
+	for auth, want := range map[string]bool{"none": true, "token": false} {
+		hook.Reset()
+		c := mustLoad(t, nil, configFile(t, "app: {logs: {port: 1, root: /var/log, auth: "+auth+"}}", 0o600), nil)
+		c.Logs.KeyFile = filepath.Join(t.TempDir(), "key")
+		if err := os.WriteFile(c.Logs.KeyFile, []byte(strings.Repeat("ab", 32)), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := newLogDoor(c, "n1", nil, nil, log); err != nil {
+			t.Fatal(err)
+		}
+		e := hook.LastEntry()
+		if (e != nil) != want || want && (e.Level.String() != "warning" || !strings.Contains(e.Message, "app.logs.auth is none") || !strings.Contains(e.Message, "reads every file")) {
+			t.Errorf("auth %s: %+v", auth, e)
+		}
+	}
+}

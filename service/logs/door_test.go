@@ -294,6 +294,13 @@ func TestPlacesAreLimited(t *testing.T) {
 	if _, got := receive(t, conn); !strings.Contains(got, "app.logs.max-per-client") {
 		t.Errorf("the third of two: %q", got)
 	}
+	node := newTestDoor(t, Config{Roots: []string{dir}}, func(c *DoorConfig) { c.PerNode = 1 })
+	first := node.dial(t)
+	send(t, first, "tail -f app.log")
+	receive(t, first)
+	if resp, body := get(t, node.URL+"/download"+dir+"/app.log"); resp.StatusCode != http.StatusTooManyRequests || !strings.Contains(string(body), "app.logs.max-per-node") {
+		t.Errorf("the second of one: %s %s", resp.Status, body)
+	}
 }
 
 func get(t *testing.T, url string, header ...string) (*http.Response, []byte) {

@@ -227,7 +227,9 @@ func TestLimits(t *testing.T) {
 		{"cat " + big, Limits{Timeout: 100 * time.Millisecond, MaxRead: -1}, "app.logs.cmd-timeout", 124},
 		{"sort " + dir + "/app.log", Limits{SortMemory: 64 << 10, SortDisk: 100 << 10}, "app.logs.sort-disk", 1},
 		{"head -n -4000 " + dir + "/app.log", Limits{SortMemory: 64 << 10}, "app.logs.sort-memory", 1},
-		{"cat " + dir + "/*.log", Limits{MaxFiles: 2}, "", 2},
+		{"cat " + dir + "/*.log", Limits{MaxFiles: 2}, "app.logs.max-files", 1},
+		{"cat " + dir + "/app.log " + dir + "/app.log " + dir + "/app.log", Limits{MaxFiles: 2}, "app.logs.max-files", 1},
+		{"cat " + dir + "/app.log " + dir + "/app.log", Limits{ByteRate: 1000, Timeout: time.Second}, "app.logs.byte-rate", 1},
 		{"tail -f " + dir + "/app.log", Limits{Idle: 50 * time.Millisecond}, "app.logs.idle-timeout", 1},
 	} {
 		s := newService(t, Config{Roots: []string{dir}, Limits: c.limits})
@@ -238,7 +240,7 @@ func TestLimits(t *testing.T) {
 		var got output
 		result, err := s.Run(context.Background(), p, got.sink())
 		var limit *LimitError
-		if c.key != "" && (!errors.As(err, &limit) || limit.Key != c.key || !strings.Contains(err.Error(), c.key)) {
+		if !errors.As(err, &limit) || limit.Key != c.key || !strings.Contains(err.Error(), c.key) {
 			t.Errorf("%s: %v, want the limit %s", c.line, err, c.key)
 		}
 		if err == nil || result.ExitCode != c.code {

@@ -224,8 +224,8 @@ func (j Jail) Glob(pattern string, limit int) ([]string, error) {
 				if ok {
 					next = append(next, path.Join(dir, fi.Name()))
 				}
-				if len(next) > limit {
-					return nil, &fs.PathError{Op: "glob", Path: pattern, Err: fmt.Errorf("matches more than %d names", limit)}
+				if limit > 0 && len(next) > limit {
+					return nil, &LimitError{Key: keyMaxFiles, Limit: fmt.Sprintf("%s matches more than %d names", pattern, limit)}
 				}
 			}
 		}

@@ -61,6 +61,8 @@ func (e *LimitError) Error() string {
 const (
 	keyMaxRead = "app.logs.max-file-size"
 	keyTimeout = "app.logs.cmd-timeout"
+
+	keyMaxFiles = "app.logs.max-files"
 )
 
 // A meter counts what one command reads, for all its stages together.

@@ -221,6 +221,10 @@ func (e *env) expand(operands []Word) ([]string, error) {
 			continue
 		}
 		found, err := e.service.jail.Glob(e.service.absolute(w.Pattern), e.limits.MaxFiles)
+		var tooMany *LimitError
+		if errors.As(err, &tooMany) {
+			return nil, err
+		}
 		if err != nil {
 			return nil, &Refusal{Reason: e.name + ": " + reason(err), Column: w.Column}
 		}
@@ -230,7 +234,7 @@ func (e *env) expand(operands []Word) ([]string, error) {
 		names = append(names, found...)
 	}
 	if limit := e.limits.MaxFiles; limit > 0 && len(names) > limit {
-		return nil, &LimitError{Key: "app.logs.max-files", Limit: fmt.Sprint(limit)}
+		return nil, &LimitError{Key: keyMaxFiles, Limit: fmt.Sprint(limit)}
 	}
 	return names, nil
 }
