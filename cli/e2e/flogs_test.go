@@ -7,7 +7,9 @@ import (
 	"crypto/x509"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -17,6 +19,8 @@ import (
 	"time"
 
 	"github.com/gorilla/websocket"
+
+	"github.com/droverhq/drover/runtime/cri/critest"
 )
 
 // TestLogFiles reads a host's log files through the server.
@@ -239,4 +243,57 @@ func logsByToken(t *testing.T, a *api, host string) {
 	if conn, status := dial("/logs?host=no-such-host", token.Protocol); conn != nil || status != http.StatusNotFound {
 		t.Errorf("another host: %d", status)
 	}
+}
+
+// TestLogsOfPods reads what containers of dockerd and of a containerd write, by the names of their pods.
+func TestLogsOfPods(t *testing.T) {
+	u := newUser(t)
+	ctd := critest.Start(t)
+	name := prefix(t)
+	ns := strings.ReplaceAll(name, "drover-", "ns-")
+	script := "echo one; echo two error; exec sleep 100000"
+	dockerPod(t, name, ns, "on-docker", "sh", "-c", script)
+	ctd.Pod(t, ns, "on-containerd", map[string][]string{"app": {"sh", "-c", script}})
+	dir, port := filepath.Join(u.dir, "logs"), freePort(t)
+	config := filepath.Join(u.dir, "application.yaml")
+	text := fmt.Sprintf(`app:
+  agent: {state-dir: %s/state, hostname: n1}
+  cri: {sock: %s}
+  debug: {port: %d}
+  logs: {listen: 127.0.0.1, port: %d, auth: none, root: %s}
+`, u.dir, ctd.Socket, freePort(t), port, dir)
+	if err := errors.Join(os.Mkdir(dir, 0o700), os.WriteFile(config, []byte(text), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	p := u.start("node", "--config", config)
+	query := func(line string) string {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, fmt.Sprintf("http://127.0.0.1:%d/query", port), strings.NewReader(line))
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			return err.Error()
+		}
+		defer resp.Body.Close()
+		b, err := io.ReadAll(resp.Body)
+		if err != nil {
+			return err.Error()
+		}
+		return string(b) + resp.Trailer.Get("Drover-Error")
+	}
+	for _, pod := range []string{"on-docker", "on-containerd"} {
+		of := "pod:" + ns + ":" + pod
+		eventually(t, "the log of "+pod, func() bool { return strings.Contains(query("grep -c . "+of), "2\n") })
+		if out := query("grep error " + of + "/app"); !strings.Contains(out, "two error") || strings.Contains(out, "one") {
+			t.Errorf("%s: %q", pod, out)
+		}
+		if out := query("ls " + of); out != "app\n" {
+			t.Errorf("%s, ls: %q", pod, out)
+		}
+		if out := query("cat " + of + "/app/config.v2.json"); !strings.Contains(out, "no log file of the container") {
+			t.Errorf("%s, what is no log: %q", pod, out)
+		}
+	}
+	p.stop(syscall.SIGTERM)
 }
