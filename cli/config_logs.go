@@ -47,7 +47,7 @@ func logKeys() []configKey {
 		key("app.logs.port", "port of the log service; 0 is none, and 8080 for 'drover node'",
 			integer(0, 65535, func(c *Config) *int { return &c.Logs.Port })).vars("DROVER_LOGS_PORT").flagged("logs-port"),
 		key("app.logs.tunnel", "serve log files through the agent's tunnel to its server too where there is no port",
-			boolean(func(c *Config) *bool { return &c.Logs.Tunnel })).vars("DROVER_LOGS_TUNNEL").flagged("logs-tunnel").defaults("false"),
+			boolean(func(c *Config) *bool { return &c.Logs.Tunnel })).vars("DROVER_LOGS_TUNNEL").defaults("false"),
 		key("app.logs.listen", "address of the log service, without a port; empty: all of the host's",
 			text(func(c *Config) *string { return &c.Logs.Listen })).vars("DROVER_LOGS_LISTEN").flagged("logs-listen"),
 		key("app.logs.root", "folder of the log files, and where names without a leading / begin",

@@ -44,7 +44,7 @@ SIGHUP reads the log level, the allowed commands, the limits and app.container.t
 	}
 	f := cmd.Flags()
 	f.SortFlags = false
-	addConfigFlags(f, "logs-port", "logs-listen", "logs-root", "logs-auth", "logs-token-key-file", "http-port", "http-listen", "http-tls",
+	addConfigFlags(f, "logs-port", "logs-listen", "logs-root", "logs-auth", "logs-token-key-file", "logs-tls", "logs-cert", "logs-key", "http-port", "http-listen", "http-tls",
 		"http-token-key-file", "http-client-ca", "engine", "docker-sock", "cri-sock", "pods", "rootfs", "hostname", "state-dir", "health-listen",
 		"url", "ca-checksum")
 	f.StringVar(&configFile, "config", "", "configuration file (DROVER_CONFIG; default "+defaultConfigFile+" if it exists)")

@@ -64,10 +64,16 @@ func awk(ctx context.Context, e *env, args []Word) (int, error) {
 	if err != nil {
 		return 2, err
 	}
+	ctx, stop := e.boundMemory(ctx)
+	defer stop()
 	code, err := interpreter.ExecuteContext(ctx, &interp.Config{
 		Stdin: in, Output: e.out, Error: errWriter{e}, Vars: vars, Environ: []string{},
 		NoExec: true, NoFileWrites: true, NoFileReads: true,
 	})
+	var limit *LimitError
+	if errors.As(context.Cause(ctx), &limit) {
+		return 2, limit
+	}
 	if in.err != nil {
 		return 2, in.err
 	}

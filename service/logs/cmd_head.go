@@ -155,7 +155,7 @@ func (e *env) allButLastBytes(r io.Reader, n int64) error {
 // holds checks what a stage keeps in memory.
 func (e *env) holds(size int64) error {
 	if limit := e.limits.SortMemory; limit > 0 && size > limit {
-		return &LimitError{Key: "app.logs.sort-memory", Limit: fmt.Sprintf("%d MB", limit>>20)}
+		return &LimitError{Key: keySortMemory, Limit: fmt.Sprintf("%d MB", limit>>20)}
 	}
 	return nil
 }

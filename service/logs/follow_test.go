@@ -230,6 +230,8 @@ func TestLimits(t *testing.T) {
 		{"cat " + dir + "/*.log", Limits{MaxFiles: 2}, "app.logs.max-files", 1},
 		{"cat " + dir + "/app.log " + dir + "/app.log " + dir + "/app.log", Limits{MaxFiles: 2}, "app.logs.max-files", 1},
 		{"cat " + dir + "/app.log " + dir + "/app.log", Limits{ByteRate: 1000, Timeout: time.Second}, "app.logs.byte-rate", 1},
+		{"awk 'BEGIN { while (1) a[i++] = i \"some text\" }'", Limits{SortMemory: 1 << 20, Timeout: time.Minute}, "app.logs.sort-memory", 1},
+		{"awk 'BEGIN { while (1) i++ }'", Limits{Timeout: 100 * time.Millisecond}, "app.logs.cmd-timeout", 124},
 		{"tail -f " + dir + "/app.log", Limits{Idle: 50 * time.Millisecond}, "app.logs.idle-timeout", 1},
 	} {
 		s := newService(t, Config{Roots: []string{dir}, Limits: c.limits})

@@ -62,7 +62,8 @@ const (
 	keyMaxRead = "app.logs.max-file-size"
 	keyTimeout = "app.logs.cmd-timeout"
 
-	keyMaxFiles = "app.logs.max-files"
+	keyMaxFiles   = "app.logs.max-files"
+	keySortMemory = "app.logs.sort-memory"
 )
 
 // A meter counts what one command reads, for all its stages together.
