@@ -93,8 +93,12 @@ func TestAuditLine(t *testing.T) {
 		read, sent int64
 		failed     bool
 	}{
-		{"cat a.log", 0, 6, 6, false}, {"grep nothing a.log", 1, 6, 0, false}, {"cat a.log; id", 2, 0, 0, true}, {"rm a.log", 126, 0, 0, true},
-		{"echo x >> " + stdin, 0, 0, 0, false}, {"cat /etc/passwd", 1, 0, 0, false},
+		{"cat a.log", 0, 6, 6, false},
+		{"grep nothing a.log", 1, 6, 0, false},
+		{"cat a.log; id", 2, 0, 0, true},
+		{"rm a.log", 126, 0, 0, true},
+		{"echo x >> " + stdin, 0, 0, 0, false},
+		{"cat /etc/passwd", 1, 0, 0, false},
 	} {
 		hook.Reset()
 		send(t, conn, `{"run":`+fmt.Sprintf("%q", c.line)+`}`)
