@@ -22,7 +22,7 @@ func (a *app) benchCommand() *cobra.Command {
 		Use: "bench", Short: "Measure the agent against raw dockerd", Long: benchHelp,
 		Args: usage(cobra.NoArgs), RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(a.benchEventsCommand(), a.benchLogsCommand())
+	cmd.AddCommand(a.benchEventsCommand(), a.benchLogsCommand(), a.benchImagesCommand())
 	return cmd
 }
 
@@ -63,6 +63,48 @@ func (a *app) benchEventsCommand() *cobra.Command {
 	f.StringVar(&o.Image, "image", "drover-test/busybox:1", "local image with /bin/sleep")
 	f.StringVar(&socket, "docker", "/var/run/docker.sock", "unix socket of dockerd")
 	f.BoolVar(&o.Rancher, "rancher", false, "measure as under a Rancher server: a POST a reply")
+	return cmd
+}
+
+func (a *app) benchImagesCommand() *cobra.Command {
+	var o bench.Options
+	var socket string
+	cmd := &cobra.Command{
+		Use: "images", Short: "Pushes and pulls beside the docker command, and what progress costs",
+		Long: `Pushes an image of 64 MiB to empty registries on loopback and pulls it again, with the docker command and through an agent, in
+turn; then counts the replies to 10,000 progress messages of one pull. It needs dockerd, docker and docker-registry.`,
+		Example: "  drover bench images --rounds 3", Args: usage(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			exe, err := os.Executable()
+			if err != nil {
+				return err
+			}
+			if o.Rounds < 1 {
+				return usagef("--rounds %d is less than one", o.Rounds)
+			}
+			o.Executable, o.Docker = exe, strings.TrimPrefix(socket, "unix://")
+			if !a.flags.quiet {
+				o.Progress = func(part string) { fmt.Fprintln(a.env.Stderr, "bench: "+part) }
+			}
+			report, err := bench.Images(cmd.Context(), o)
+			if report != nil {
+				if werr := a.writeReport(report); err == nil {
+					err = werr
+				}
+			}
+			if err != nil {
+				return err
+			}
+			if missed := report.Missed(); len(missed) > 0 {
+				return withExit(ExitFailed, fmt.Errorf("%d targets missed", len(missed)))
+			}
+			return nil
+		},
+	}
+	f := cmd.Flags()
+	f.IntVar(&o.Rounds, "rounds", 5, "interleaved rounds")
+	f.StringVar(&o.Image, "image", "drover-test/busybox:1", "a local image, for the progress")
+	f.StringVar(&socket, "docker", "/var/run/docker.sock", "unix socket of dockerd")
 	return cmd
 }
 

@@ -34,6 +34,7 @@ type stub struct {
 	waiting map[string]*call
 	finals  map[string]int // final replies by event id, only while counting
 	order   []string       // ids of final replies in order of arrival, only while counting
+	all     map[string]int // replies by event id, final or not, only while counting
 }
 
 type call struct {
@@ -218,6 +219,11 @@ func (s *stub) note(frame []byte) (id string, final, ping bool) {
 	transitioning := between(frame, `"transitioning":"`, `"`)
 	final = transitioning != "yes"
 	ping = len(id) > 0 && id[0] == 'p'
+	s.mu.Lock()
+	if s.all != nil {
+		s.all[id]++
+	}
+	s.mu.Unlock()
 	if id == "" || !final {
 		return id, final, ping
 	}
@@ -262,10 +268,17 @@ func (s *stub) idle() bool {
 func (s *stub) count(on bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.finals, s.order = nil, nil
+	s.finals, s.order, s.all = nil, nil, nil
 	if on {
-		s.finals = make(map[string]int)
+		s.finals, s.all = make(map[string]int), make(map[string]int)
 	}
+}
+
+// replies is how many replies an event has had, while counting.
+func (s *stub) replies(id string) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.all[id]
 }
 
 func (s *stub) counted() (finals map[string]int, order []string) {

@@ -52,6 +52,8 @@ func (h *Handler) dispatch(q *request) error {
 		return q.serveVersion()
 	case lower(segs[0]) == "schemas" || lower(segs[0]) == "schema":
 		return q.serveSchemas(segs[1:])
+	case isHostImages(segs):
+		return q.serveHostImages()
 	case isLogs(segs):
 		return q.serveHostLogs()
 	case isHostProxy(segs):
