@@ -31,6 +31,7 @@ var layers = []struct {
 	{folder: "runtime", why: "the vocabulary of engines knows no engine", mayInTests: []string{"runtime/*"}},
 	{folder: "hostinfo", why: "collectors read files and know nothing of transports or engines"},
 	{folder: "web", why: "assets without logic"},
+	{folder: "deploy", why: "manifests, and the tests that read them"},
 
 	{
 		folder: "runtime/docker", may: []string{"runtime", "utils/*"}, mayInTests: []string{"runtime/*"},

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"github.com/spf13/pflag"
+	"gopkg.in/yaml.v3"
 )
 
 // environment is a Getenv over a map.
@@ -167,6 +169,33 @@ func TestConfigOfOlderAgents(t *testing.T) {
 		if strings.Contains(v.Value, "hunter2") {
 			t.Errorf("%s shows the password", v.Key)
 		}
+	}
+}
+
+// TestConfigOfTheManifest loads what the DaemonSet brings.
+func TestConfigOfTheManifest(t *testing.T) {
+	text, err := os.ReadFile("../deploy/kubernetes/daemonset.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dec := yaml.NewDecoder(bytes.NewReader(text))
+	for {
+		var doc struct {
+			Kind string
+			Data map[string]string
+		}
+		if err := dec.Decode(&doc); err != nil {
+			t.Fatalf("no configuration: %v", err)
+		}
+		if doc.Kind != "ConfigMap" {
+			continue
+		}
+		c := mustLoad(t, nil, configFile(t, doc.Data["application.yaml"], 0o644), nil)
+		if len(c.Warnings) > 0 || c.Engine.Kind != "cri" || !slices.Equal(c.Engine.CRISockets, []string{"unix:///run/containerd/containerd.sock"}) || !c.portConfigured() ||
+			c.Node.QoSPath != "/data/cgroup" || c.Pods.PrestopDir != "/data/dockin_prestop_info" || !c.Pods.APIServer {
+			t.Errorf("%+v, %q", c, c.Warnings)
+		}
+		return
 	}
 }
 

@@ -337,3 +337,48 @@ func TestNodeAgent(t *testing.T) {
 	})
 	p.stop(syscall.SIGTERM)
 }
+
+// TestStartScript starts and stops a node as hosts without systemd do.
+func TestStartScript(t *testing.T) {
+	u := newUser(t)
+	script, err := filepath.Abs("../../scripts/start.sh")
+	if err != nil {
+		t.Fatal(err)
+	}
+	drover, err := exec.LookPath("drover")
+	if err != nil {
+		t.Fatal(err)
+	}
+	run := func(want int, says string, args ...string) {
+		t.Helper()
+		cmd := exec.Command("sh", append([]string{script}, args...)...)
+		cmd.Env = append(u.env, "APP_HOME="+u.dir, "DROVER_BIN="+drover)
+		out, _ := cmd.CombinedOutput() // the code says it
+		if cmd.ProcessState.ExitCode() != want || !strings.Contains(string(out), says) {
+			t.Errorf("start.sh %q: %d, want %d and %q\n%s", args, cmd.ProcessState.ExitCode(), want, says, out)
+		}
+	}
+	run(1, "application.yaml is not there", "start")
+	run(3, "does not run", "status")
+	if err := os.Mkdir(filepath.Join(u.dir, "configs"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	config := filepath.Join(u.dir, "configs/application.yaml")
+	write := func(more string) {
+		t.Helper()
+		text := fmt.Sprintf("app:\n  agent: {state-dir: %s/state}\n  logs: {auth: none, listen: 127.0.0.1, port: %d}\n  debug: {port: 0}\n%s", u.dir, freePort(t), more)
+		if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("  nonsense: 1\n")
+	run(1, "application.yaml:5", "start")
+	write("")
+	run(0, "started as process", "start")
+	t.Cleanup(func() { run(0, "does not run", "stop") })
+	eventually(t, "the node", func() bool { return u.run("health", "--state-dir", filepath.Join(u.dir, "state")).code == 0 })
+	run(0, "runs already", "start")
+	run(0, "runs as process", "status")
+	run(0, "stopped", "stop")
+	run(3, "does not run", "status")
+}
