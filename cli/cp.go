@@ -30,8 +30,8 @@ func (a *app) cpCommand() *cobra.Command {
 		Use:   "cp [flags] SOURCE DESTINATION",
 		Short: "Copy files out of and into containers",
 		Long: `Copies a file, or a folder with all that is in it, out of a container or into one, running or not, as docker cp does. SOURCE
-and DESTINATION are a PATH on this machine, or CONTAINER:PATH; with CONTAINER: on both sides it is copied from one container to
-another, wherever they are.
+and DESTINATION are a PATH on this machine, or CONTAINER:PATH; with CONTAINER: on both sides it is copied from one container
+to another, wherever they are.
 
 Onto a folder that exists, the source is copied into it; PATH/. means what is in a folder, without the folder itself. A
 destination that does not exist becomes a copy of the source; its parent has to exist. - is a tar stream on standard input
