@@ -14,7 +14,8 @@ func (a *app) benchLogsCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "logs", Short: "Log files over WebSocket: cat, grep, tail, follow, memory",
 		Long: `Measures the log service of a node process that it starts, against a plain read, GNU cat and grep, and websocketd, or a
-stand-in for it where it is not installed, in turn in the same run. It makes its files under --dir, sparse where they are large, and removes them.`,
+stand-in for it where it is not installed, in turn in the same run. It makes its files under --dir, sparse where they are
+large, and removes them.`,
 		Example: "  drover bench logs\n  drover bench logs --rounds 3 --output json > logs.json",
 		Args:    usage(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {

@@ -75,8 +75,8 @@ func (a *app) imageImportCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "import PATH IMAGE", Short: "Make an image of a root file system on the host",
 		Long: `Makes an image of a root file system that is on the host: a tar, plain or packed with gzip, bzip2 or zstd, or a directory
-such as debootstrap makes. PATH is of the host and must be under its app.images.import-roots; "-" is a tar on standard input of
-this machine. The digest that --output json shows is that of the tar on the host.`,
+such as debootstrap makes. PATH is of the host and must be under its app.images.import-roots; "-" is a tar on standard input
+of this machine. The digest that --output json shows is that of the tar on the host.`,
 		Example: `  zstd -dc rootfs.tar.zst | drover image import - base/trixie:2026-11
   drover image import /srv/rootfs/trixie.tar.zst base/trixie:2026-11 --change 'CMD ["/bin/bash"]'`,
 		Args: takes("PATH", "IMAGE"),
