@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
+	"path/filepath"
 	goruntime "runtime"
 	"strings"
 	"sync"
@@ -44,7 +46,7 @@ type suite struct {
 }
 
 // Events measures the control channel: event to reply through a real agent process on a real dockerd.
-func Events(ctx context.Context, o Options) (*Report, error) {
+func Events(ctx context.Context, o Options) (report *Report, err error) {
 	s := &suite{Options: o, raw: newRawDocker(o.Docker, 64), names: fmt.Sprintf("drover-bench-%d", os.Getpid())}
 	if s.Progress == nil {
 		s.Progress = func(string) {}
@@ -54,7 +56,7 @@ func Events(ctx context.Context, o Options) (*Report, error) {
 	if err != nil {
 		return nil, fmt.Errorf("dockerd at %s: %w", o.Docker, err)
 	}
-	report := &Report{Suite: "drover bench events", Machine: machine(), Engine: "dockerd " + version, Rounds: o.Rounds}
+	report = &Report{Suite: "drover bench events", Machine: machine(), Engine: "dockerd " + version, Rounds: o.Rounds}
 
 	dir, err := os.MkdirTemp("", "drover-bench-")
 	if err != nil {
@@ -87,6 +89,7 @@ func Events(ctx context.Context, o Options) (*Report, error) {
 		run   func(context.Context, *Report) error
 	}{
 		{"start", s.start(dir)},
+		{"health", s.health(dir)},
 		{"idle", s.idleCost},
 		{"ping", s.ping},
 		{"inspect", s.inspect},
@@ -198,6 +201,33 @@ func (s *suite) start(dir string) func(context.Context, *Report) error {
 			times = append(times, float64(s.se.at.Sub(s.agent.started))/1e6)
 		}
 		r.atMost("start to subscribed", median(times), "ms", 15, 0, "process start to upgrade, registered before")
+		return nil
+	}
+}
+
+// health measures what a container's health check runs, the process included.
+func (s *suite) health(dir string) func(context.Context, *Report) error {
+	return func(ctx context.Context, r *Report) error {
+		check := func() error {
+			return exec.CommandContext(ctx, s.Executable, "health", "--state-dir", filepath.Join(dir, "state")).Run()
+		}
+		for end := time.Now().Add(20 * time.Second); check() != nil; {
+			if time.Now().After(end) {
+				return errors.New("the agent does not become healthy")
+			}
+			if err := sleep(ctx, 50*time.Millisecond); err != nil {
+				return err
+			}
+		}
+		var times []float64
+		for range max(s.n(20), 5) {
+			start := time.Now()
+			if err := check(); err != nil {
+				return err
+			}
+			times = append(times, float64(time.Since(start))/1e6)
+		}
+		r.atMost("drover health", median(times), "ms", 20, 0, "process start to exit")
 		return nil
 	}
 }
