@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"google.golang.org/protobuf/encoding/protojson"
@@ -63,7 +64,9 @@ func namesOf(c *criv1.Container) []string {
 }
 
 // validID is an id, a name, or namespace/pod/container.
-var validID = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]*(/[a-zA-Z0-9][a-zA-Z0-9_.-]*){0,2}$`)
+var validID = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]*(/[a-zA-Z0-9][a-zA-Z0-9_.-]*){0,2}$`)
+})
 
 const maxID = 1024 // longer than all that Kubernetes makes
 
@@ -71,7 +74,7 @@ const maxID = 1024 // longer than all that Kubernetes makes
 func (e *Engine) find(ctx context.Context, id string) (*criv1.Container, error) {
 	op := "finding container " + id[:min(len(id), 80)]
 	id = strings.TrimPrefix(id, "/")
-	if len(id) > maxID || !validID.MatchString(id) {
+	if len(id) > maxID || !validID().MatchString(id) {
 		return nil, &runtime.Error{Op: "finding a container", Kind: runtime.ErrInvalid, Message: fmt.Sprintf("%.80q is neither an id nor a name", id)}
 	}
 	list, err := e.rt.ListContainers(ctx, &criv1.ListContainersRequest{})

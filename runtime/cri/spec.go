@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 
 	criv1 "k8s.io/cri-api/pkg/apis/runtime/v1"
 
@@ -18,7 +19,7 @@ const namespace = "drover"
 
 // possible refuses what CRI has no field for, rather than to make something else than was asked for.
 func possible(spec *runtime.ContainerSpec) error {
-	if spec.Name != "" && !validName.MatchString(spec.Name) {
+	if spec.Name != "" && !validName().MatchString(spec.Name) {
 		return invalid("%.80q is no container name", spec.Name)
 	}
 	if err := validImage(spec.Image); err != nil {
@@ -102,7 +103,9 @@ func ignored(spec *runtime.ContainerSpec) []string {
 }
 
 // validName is docker's rule, within the length of a file name that is made of it.
-var validName = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}$`)
+var validName = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}$`)
+})
 
 func (e *Engine) sandboxConfig(spec *runtime.ContainerSpec, name, uid string) *criv1.PodSandboxConfig {
 	cfg := &criv1.PodSandboxConfig{

@@ -9,6 +9,7 @@ import (
 	"path"
 	"regexp"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/droverhq/drover/runtime"
@@ -88,11 +89,13 @@ func fromEnv(c *runtime.Container, value string) (*time.Location, string) {
 	return nil, ""
 }
 
-var validZone = regexp.MustCompile(`^[A-Za-z0-9_+-]+(/[A-Za-z0-9_+-]+){0,3}$`)
+var validZone = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`^[A-Za-z0-9_+-]+(/[A-Za-z0-9_+-]+){0,3}$`)
+})
 
 // byName loads a zone from the container's own files, else from ours.
 func byName(c *runtime.Container, name string) *time.Location {
-	if name == "Local" || !validZone.MatchString(name) { // Local would be this process's own
+	if name == "Local" || !validZone().MatchString(name) { // Local would be this process's own
 		return nil
 	}
 	if name == "UTC" {
@@ -111,11 +114,13 @@ func byName(c *runtime.Container, name string) *time.Location {
 }
 
 // rule is a time zone as POSIX writes it, with or without daylight saving.
-var rule = regexp.MustCompile(`^([A-Za-z]{3,9}|<[A-Za-z0-9+-]{3,9}>)[+-]?[0-9]{1,2}(:[0-9]{2}){0,2}(([A-Za-z]{3,9}|<[A-Za-z0-9+-]{3,9}>)([+-]?[0-9]{1,2}(:[0-9]{2}){0,2})?,[^,]{1,20},[^,]{1,20})?$`)
+var rule = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`^([A-Za-z]{3,9}|<[A-Za-z0-9+-]{3,9}>)[+-]?[0-9]{1,2}(:[0-9]{2}){0,2}(([A-Za-z]{3,9}|<[A-Za-z0-9+-]{3,9}>)([+-]?[0-9]{1,2}(:[0-9]{2}){0,2})?,[^,]{1,20},[^,]{1,20})?$`)
+})
 
 // fromRule makes a time zone of a POSIX rule: the rule is the footer of a file without any other content.
 func fromRule(text string) *time.Location {
-	if !rule.MatchString(text) {
+	if !rule().MatchString(text) {
 		return nil
 	}
 	header := func(b *bytes.Buffer) {
