@@ -262,6 +262,7 @@ func (a *app) session(ctx context.Context, cfg *Config, joined *register.Result,
 		return withExit(ExitConfig, err)
 	}
 	defer node.Close()
+	handlers.RegisterPrograms(router, engine, node)
 	if err := o.host.join(node, router); err != nil {
 		return withExit(ExitConfig, err)
 	}

@@ -19,7 +19,10 @@ func Classify(err error) (code, userText string) {
 	if err == nil {
 		return "", ""
 	}
+	var coded interface{ ReplyCode() string }
 	switch {
+	case errors.As(err, &coded):
+		code = coded.ReplyCode()
 	case errors.Is(err, runtime.ErrNotFound):
 		code = wire.CodeNotFound
 	case errors.Is(err, runtime.ErrConflict):
@@ -47,7 +50,8 @@ func useful(err error) error {
 			return err
 		}
 		inner := e.Unwrap()
-		if inner == nil || bare(inner) {
+		_, coded := err.(interface{ ReplyCode() string })
+		if inner == nil || bare(inner) || coded {
 			return err
 		}
 		err = inner

@@ -2,6 +2,8 @@ package service
 
 import (
 	"context"
+	"io"
+	"regexp"
 	"time"
 
 	"github.com/droverhq/drover/runtime"
@@ -89,6 +91,77 @@ func (s *Service) ContainerSample(ctx context.Context, id string) (runtime.Stats
 		}
 	}
 	return s.samples.take(ctx, id, 500*time.Millisecond)
+}
+
+// Stats is ContainerSample under the name that an engine has for it.
+func (s *Service) Stats(ctx context.Context, id string) (runtime.Stats, error) {
+	return s.ContainerSample(ctx, id)
+}
+
+// ReadLogs writes a log as the logs path does. filter may be nil, and so may one of the writers.
+func (s *Service) ReadLogs(ctx context.Context, id string, opts runtime.LogOptions, filter *regexp.Regexp, out, errOut io.Writer) error {
+	st, err := s.cfg.Engine.State(ctx, id)
+	if err != nil {
+		return err
+	}
+	if err := s.Allow(ctx, Action{Verb: VerbLogs, Container: st}); err != nil {
+		return err
+	}
+	return s.logs.Copy(ctx, st.ID, containerlog.Query{LogOptions: opts, Filter: filter}, out, errOut)
+}
+
+// copier finds the engine's files of a container, under the policy.
+func (s *Service) copier(ctx context.Context, verb, id, name string) (runtime.Copier, runtime.ContainerStatus, error) {
+	engine := capability[runtime.Copier](s.cfg.Engine)
+	if engine == nil {
+		return nil, runtime.ContainerStatus{}, unsupported("files")
+	}
+	st, err := s.cfg.Engine.State(ctx, id)
+	if err == nil {
+		err = s.Allow(ctx, Action{Verb: verb, Container: st, Path: name})
+	}
+	return engine, st, err
+}
+
+// StatFile tells what a path in a container is.
+func (s *Service) StatFile(ctx context.Context, id, name string) (any, error) {
+	engine, st, err := s.copier(ctx, VerbRead, id, name)
+	if err != nil {
+		return nil, err
+	}
+	stat, err := engine.StatPath(ctx, st.ID, name)
+	if err != nil {
+		return nil, err
+	}
+	return fileOf(name, stat), nil
+}
+
+// ListFiles tells what is in a directory of a container.
+func (s *Service) ListFiles(ctx context.Context, id, name string) (files any, truncated bool, err error) {
+	engine, st, err := s.copier(ctx, VerbRead, id, name)
+	if err != nil {
+		return nil, false, err
+	}
+	return s.list(ctx, engine, st, name)
+}
+
+// ReadFile returns a path of a container as a tar stream, which the caller closes.
+func (s *Service) ReadFile(ctx context.Context, id, name string) (io.ReadCloser, error) {
+	engine, st, err := s.copier(ctx, VerbRead, id, name)
+	if err != nil {
+		return nil, err
+	}
+	archive, _, err := engine.CopyFrom(ctx, st.ID, name)
+	return archive, err
+}
+
+// WriteFiles unpacks a tar stream into a directory of a container.
+func (s *Service) WriteFiles(ctx context.Context, id, dir string, tar io.Reader) error {
+	engine, st, err := s.copier(ctx, VerbWrite, id, dir)
+	if err != nil {
+		return err
+	}
+	return engine.CopyTo(ctx, st.ID, dir, tar)
 }
 
 // State tells the state of a container.

@@ -33,13 +33,23 @@ const (
 )
 
 // errBusy says that too many are waiting already.
-var errBusy = errors.New("too many processes are waiting to be started in this container; try again later")
+var errBusy error = busy("too many processes are waiting to be started in this container; try again later")
+
+type busy string
+
+func (b busy) Error() string { return string(b) }
+
+// ReplyCode tells those who answer events what it is.
+func (busy) ReplyCode() string { return codeBusy }
 
 // denied is a refusal by the policy.
 type denied struct{ reason error }
 
 func (d *denied) Error() string { return "forbidden on this host: " + d.reason.Error() }
 func (d *denied) Unwrap() error { return d.reason }
+
+// ReplyCode tells those who answer events what it is.
+func (*denied) ReplyCode() string { return codeDenied }
 
 // An answered error has reached the caller in another way.
 type answered struct{ error }
