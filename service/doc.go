@@ -8,6 +8,7 @@
 //	GET       /v1/logs/{container}          its output so far, or for as long as it runs
 //	GET       /v1/stats, /v1/stats/{id}     use of the host and of containers
 //	GET, HEAD, PUT /v1/files/{container}/PATH   files, as a tar stream
+//	GET       /v1/tail/{container}/PATH     the last lines of a file, read from the host
 //	GET       /v1/top/{container}           its processes
 //	GET       /v1/events                    what happens to containers
 //	GET       /v1/forward/{container}/{port}   a TCP port of it, as an upgrade to "tcp"

@@ -127,6 +127,8 @@ func New(cfg Config) (*Service, error) {
 	s.handle("GET /v1/stats/{container}", VerbStats, s.serveStats)
 	s.handle("GET /v1/files/{container}/{path...}", VerbRead, s.serveFile) // HEAD too
 	s.handle("PUT /v1/files/{container}/{path...}", VerbWrite, s.putFile)
+	s.handle("GET /v1/tail/{container}", VerbRead, s.serveTail)
+	s.handle("GET /v1/tail/{container}/{path...}", VerbRead, s.serveTail)
 	s.handle("GET /v1/top/{container}", VerbTop, s.serveTop)
 	s.handle("GET /v1/events", VerbEvents, s.serveEvents)
 	s.handle("GET /v1/forward/{container}/{port}", VerbForward, s.serveForward)

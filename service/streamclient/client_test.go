@@ -10,6 +10,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -332,4 +333,75 @@ func TestForward(t *testing.T) {
 		b, err := io.ReadAll(conn) // to the end, which follows ours
 		return err == nil && string(b) == "hello"
 	})
+}
+
+// TestTail: the last lines of a file, read from the host while the container runs, and from the engine after it.
+func TestTail(t *testing.T) {
+	n := newNode(t, nil)
+	c, ctx := n.client(), bounded(t)
+	id := n.run(runtime.ContainerSpec{Cmd: []string{"sh", "-c", `
+		i=0; while [ $i -lt 9000 ]; do echo "line $i"; i=$((i+1)); done >/log
+		printf 'no\nend' >/open; : >/empty; ln -s /log /link; ln -s ../../../../../../etc/hostname /out; mkfifo /pipe; echo up; exec sleep 3600`}})
+	if _, err := c.Logs(ctx, id, LogOptions{Follow: true}, failing{io.EOF}, nil); !errors.Is(err, io.EOF) { // it has written everything
+		t.Fatal(err)
+	}
+	tail := func(name string, lines int) (string, error) {
+		in, err := c.Tail(ctx, id, name, lines)
+		if err != nil {
+			return "", err
+		}
+		defer in.Close()
+		b, err := io.ReadAll(in)
+		return string(b), err
+	}
+	var all strings.Builder
+	for i := range 9000 {
+		fmt.Fprintf(&all, "line %d\n", i)
+	}
+	for _, running := range []bool{true, false} {
+		if !running {
+			now := time.Duration(0)
+			if err := n.engine.Stop(ctx, id, &now); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, test := range []struct {
+			name  string
+			lines int
+			want  string
+		}{
+			{"/log", 2, "line 8998\nline 8999\n"},
+			{"/log", 8000, all.String()[strings.Index(all.String(), "line 1000\n"):]},
+			{"/log", 9000, all.String()},
+			{"/log", 1_000_000, all.String()},
+			{"/log", 0, ""},
+			{"/open", 1, "end"},
+			{"/open", 2, "no\nend"},
+			{"/empty", 5, ""},
+		} {
+			if got, err := tail(test.name, test.lines); err != nil || got != test.want {
+				t.Errorf("running %v: %d lines of %s: %d bytes, %v", running, test.lines, test.name, len(got), err)
+			}
+		}
+		for _, name := range []string{"/no/such", "/pipe", "/tmp", ""} {
+			var refused *Error
+			if _, err := tail(name, 5); !errors.As(err, &refused) || refused.Status/100 != 4 {
+				t.Errorf("running %v: %s: %v", running, name, err)
+			}
+		}
+		if running {
+			if got, err := tail("/link", 1); err != nil || got != "line 8999\n" {
+				t.Errorf("through a link: %q, %v", got, err)
+			}
+		}
+		if got, err := tail("/out", 1); err == nil {
+			if own, _ := os.ReadFile("/etc/hostname"); got == string(own) && got != "" {
+				t.Error("a link leads out of the container")
+			}
+		}
+		var refused *Error
+		if _, err := tail("/log", -1); !errors.As(err, &refused) || refused.Status != http.StatusBadRequest {
+			t.Errorf("-1 lines: %v", err)
+		}
+	}
 }
