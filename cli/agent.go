@@ -320,6 +320,16 @@ func (a *app) session(ctx context.Context, cfg *Config, joined *register.Result,
 	if joined.Source == register.SourceStored {
 		group.Go(func() error { refresh(bg, joined, log); return nil })
 	}
+	if left, ok := engine.(interface {
+		Sweep(ctx context.Context) error
+	}); ok {
+		group.Go(func() error {
+			if err := left.Sweep(bg); err != nil && bg.Err() == nil {
+				log.WithError(err).Warn("processes that an earlier run left behind were not all ended")
+			}
+			return nil
+		})
+	}
 	running, end := context.WithCancel(ctx)
 	defer end()
 	if o.logs != nil {

@@ -166,7 +166,7 @@ func (p *engineProbe) docker() (runtime.Engine, error) {
 			return nil, err
 		}
 	}
-	return docker.New(docker.Config{Host: cfg.DockerHost, TLS: tc, APIVersion: cfg.DockerAPIVersion, Workers: p.cfg.Events.Workers})
+	return docker.New(docker.Config{Host: cfg.DockerHost, TLS: tc, APIVersion: cfg.DockerAPIVersion, Workers: p.cfg.Events.Workers, Records: filepath.Join(p.cfg.Agent.StateDir, "execs")})
 }
 
 // hostPath is where a path of the host is seen from here.

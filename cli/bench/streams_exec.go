@@ -235,86 +235,133 @@ func (s *streamsSuite) bulk(ctx context.Context, r *Report) error {
 	return nil
 }
 
-// echo writes a line into an open cat and waits for it.
+// echo sends a line through an open cat, again as soon as it is back: from where standard input gives it to where
+// standard output takes it.
 func (s *streamsSuite) echo(ctx context.Context, r *Report) error {
 	id, err := s.container(ctx, "echo", "/bin/sleep", "86400")
 	if err != nil {
 		return err
 	}
-	line := []byte("a line of some length\n")
 	ctx, cancel := context.WithCancel(ctx)
 	var open errgroup.Group
-	var inputs []io.Closer
+	viewers := map[string]*echoer{}
 	defer func() {
-		for _, in := range inputs {
-			in.Close() // every cat ends, and its viewer with it
+		for _, v := range viewers {
+			close(v.next) // every cat ends, and its viewer with it
 		}
 		impatient := time.AfterFunc(10*time.Second, cancel)
 		_ = open.Wait()
 		impatient.Stop()
 		cancel()
 	}()
-	sides := []side{}
 	raw, err := s.rawStart(ctx, id, true, "cat")
 	if err != nil {
 		return err
 	}
 	defer raw.conn.Close()
-	sides = append(sides, side{"raw", func(context.Context) error {
-		if _, err := raw.conn.Write(line); err != nil {
-			return err
-		}
-		return raw.frame(io.Discard)
-	}})
-	viewer := func(name string, run func(in io.Reader, out io.Writer) error) {
-		in, w := io.Pipe()
-		inputs = append(inputs, w)
-		back := make(chan int, 16)
+	viewer := func(name string, run func(e *echoer) error) {
+		e := &echoer{next: make(chan struct{}, 1), done: make(chan struct{}, 1), ended: make(chan error, 1)}
+		viewers[name] = e
 		open.Go(func() error {
-			err := run(in, heard(back))
-			in.CloseWithError(errors.Join(err, io.ErrClosedPipe))
+			e.ended <- run(e)
 			return nil
 		})
-		sides = append(sides, side{name, func(ctx context.Context) error {
-			if _, err := w.Write(line); err != nil {
-				return err
-			}
-			for n := 0; n < len(line); {
-				select {
-				case m := <-back:
-					n += m
-				case <-ctx.Done():
-					return ctx.Err()
-				}
-			}
-			return nil
-		}})
 	}
 	for name, c := range map[string]*streamclient.Client{"tunnel": s.through, "port": s.direct} {
-		viewer(name, func(in io.Reader, out io.Writer) error {
-			return c.Exec(ctx, id, streamclient.ExecOptions{Cmd: []string{"cat"}, Streams: streamclient.Streams{Stdin: in, Stdout: out}})
+		viewer(name, func(e *echoer) error {
+			return c.Exec(ctx, id, streamclient.ExecOptions{Cmd: []string{"cat"}, Streams: streamclient.Streams{Stdin: e, Stdout: e}})
 		})
 	}
 	for _, kind := range []string{"spdy", "websocket"} {
-		e, err := s.kubelet(kind, id, true, "cat")
+		exec, err := s.kubelet(kind, id, true, "cat")
 		if err != nil {
 			return err
 		}
-		viewer("port, client-go "+kind, func(in io.Reader, out io.Writer) error {
-			return e.StreamWithContext(ctx, remotecommand.StreamOptions{Stdin: in, Stdout: out, Stderr: &bytes.Buffer{}})
+		viewer("port, client-go "+kind, func(e *echoer) error {
+			return exec.StreamWithContext(ctx, remotecommand.StreamOptions{Stdin: e, Stdout: e, Stderr: &bytes.Buffer{}})
 		})
 	}
-	got, err := s.rounds(ctx, s.n(500), 1, sides)
-	if err != nil {
-		return err
-	}
-	s.atMostRaw(r, "line echo, port", got, "port", 1.6, p50ms)
-	for _, side := range sides {
-		if side.name != "raw" && side.name != "port" {
-			r.note("line echo, "+side.name, ratio(got[side.name], got["raw"], p50ms), "times raw p50", fmt.Sprintf("%.3f ms", median(each(got[side.name], p50ms))))
+	got := map[string][]Series{}
+	n := s.n(500)
+	for round := range s.Rounds + 1 {
+		series, err := inFlight(ctx, n, 1, timed(func(context.Context) error {
+			if _, err := io.WriteString(raw.conn, echoLine); err != nil {
+				return err
+			}
+			return raw.frame(io.Discard)
+		}))
+		if err != nil {
+			return fmt.Errorf("raw: %w", err)
+		}
+		all := map[string]Series{"raw": series}
+		for name, v := range viewers {
+			if all[name], err = v.round(ctx, n); err != nil {
+				return fmt.Errorf("%s: %w", name, err)
+			}
+		}
+		for name, series := range all {
+			if round > 0 {
+				got[name] = append(got[name], series)
+			}
 		}
 	}
+	s.atMostRaw(r, "line echo, port", got, "port", 1.6, p50ms)
+	for _, name := range []string{"tunnel", "port, client-go spdy", "port, client-go websocket"} {
+		r.note("line echo, "+name, ratio(got[name], got["raw"], p50ms), "times raw p50", fmt.Sprintf("%.3f ms", median(each(got[name], p50ms))))
+	}
 	return nil
+}
+
+const echoLine = "a line of some length\n"
+
+// An echoer is standard input and output of a viewer.
+type echoer struct {
+	next  chan struct{} // capacity 1: the next line may be read
+	done  chan struct{} // capacity 1: the round is over
+	ended chan error    // capacity 1: the viewer
+
+	// Reading and writing take turns.
+	left int
+	back int // bytes of the line under way
+	sent time.Time
+	took []time.Duration
+}
+
+// round sends n lines.
+func (e *echoer) round(ctx context.Context, n int) (Series, error) {
+	e.left, e.took = n, make([]time.Duration, 0, n)
+	began := time.Now()
+	e.next <- struct{}{}
+	select {
+	case <-e.done:
+		return Series{Latencies: e.took, Elapsed: time.Since(began)}, nil
+	case err := <-e.ended:
+		return Series{}, errors.Join(errors.New("the viewer has ended"), err)
+	case <-ctx.Done():
+		return Series{}, ctx.Err()
+	}
+}
+
+func (e *echoer) Read(p []byte) (int, error) {
+	if _, ok := <-e.next; !ok {
+		return 0, io.EOF
+	}
+	e.sent = time.Now()
+	return copy(p, echoLine), nil
+}
+
+func (e *echoer) Write(p []byte) (int, error) {
+	if e.back += len(p); e.back < len(echoLine) {
+		return len(p), nil
+	}
+	e.back = 0
+	e.took = append(e.took, time.Since(e.sent))
+	if e.left--; e.left == 0 {
+		e.done <- struct{}{}
+	} else {
+		e.next <- struct{}{}
+	}
+	return len(p), nil
 }
 
 // heard tells how much was written to it.

@@ -33,6 +33,9 @@ type Config struct {
 	Timeout time.Duration
 	// WatchInterval is how long Watch accepts silence before it asks whether the daemon is alive; 0 is 30 s.
 	WatchInterval time.Duration
+	// Records is the folder that says which processes are under way, for [Engine.Sweep] to end them if this process is
+	// killed; "" keeps none. It is made when it is needed.
+	Records string
 }
 
 // An Engine drives one Docker daemon. Its methods are those of the interfaces of package runtime.

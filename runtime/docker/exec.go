@@ -39,7 +39,9 @@ func (e *Engine) Exec(ctx context.Context, id string, spec runtime.ExecSpec, str
 	if err != nil {
 		return err
 	}
+	p.note()
 	code, err := p.run(ctx, streams)
+	p.done(errors.Is(err, errStuck))
 	if err != nil {
 		return e.wrapExec(ctx, op, err)
 	}

@@ -32,6 +32,9 @@ const (
 	seenNo
 )
 
+// errStuck says that something may be left of a process.
+var errStuck = errors.New("not ended")
+
 // The daemon has no call to end an exec, and the end of its connection does not end it. So its processes are found and
 // signalled: from here if the daemon's processes are visible here, which shows in the cgroup of the container's own;
 // else by a shell in the container that looks for a mark in the environment.
@@ -100,10 +103,10 @@ func (p *process) end(ctx context.Context, conn *hijacked) error {
 			return nil
 		}
 		if err != nil && step.signal == syscall.SIGKILL {
-			return &runtime.Error{Message: "the process may still run", Cause: err}
+			return &runtime.Error{Message: "the process may still run", Cause: errors.Join(errStuck, err)}
 		}
 	}
-	return &runtime.Error{Message: "the process still runs after SIGKILL"}
+	return &runtime.Error{Message: "the process still runs after SIGKILL", Cause: errStuck}
 }
 
 // gone waits until nothing of the process is left, and reports whether that is so. Of the children of a process that
