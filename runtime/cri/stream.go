@@ -58,7 +58,9 @@ func (s *session) open(conn httpstream.Connection) (ends, error) {
 		}
 		*x.to = stream
 	}
-	return e, e.status.Close() // nothing is sent on it
+	// Nothing is sent on it. The runtime may be done by now and have closed the connection: what it said is there to read.
+	_ = e.status.Close()
+	return e, nil
 }
 
 // run is one session from its beginning to its end. left tells that it was ended from here, by ctx or by a writer that
