@@ -71,8 +71,9 @@ func (a *app) benchImagesCommand() *cobra.Command {
 	var socket string
 	cmd := &cobra.Command{
 		Use: "images", Short: "Pushes and pulls beside the docker command, and what progress costs",
-		Long: `Pushes an image of 64 MiB to empty registries on loopback and pulls it again, with the docker command and through an agent, in
-turn; then counts the replies to 10,000 progress messages of one pull. It needs dockerd, docker and docker-registry.`,
+		Long: `Pushes an image of 64 MiB to empty registries on loopback and pulls it again, with the docker command and through an
+agent, in turn; then counts the replies to 10,000 progress messages of one pull. It needs dockerd, docker and
+docker-registry.`,
 		Example: "  drover bench images --rounds 3", Args: usage(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			exe, err := os.Executable()

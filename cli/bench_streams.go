@@ -17,8 +17,9 @@ func (a *app) benchStreamsCommand() *cobra.Command {
 	var socket string
 	cmd := &cobra.Command{
 		Use: "streams", Short: "Exec, logs and files of containers: through the server, at the node port, against raw dockerd",
-		Long: `Measures the streams of a server and an agent that it starts, through the tunnel, at the node port over SPDY and WebSocket, and with
-this command itself, against raw calls of dockerd's API in turn in the same run. It makes its own containers and removes them.`,
+		Long: `Measures the streams of a server and an agent that it starts, through the tunnel, at the node port over SPDY and
+WebSocket, and with this command itself, against raw calls of dockerd's API in turn in the same run. It makes its own
+containers and removes them.`,
 		Example: "  drover bench streams\n  drover bench streams --rounds 3 --scale 0.3\n  drover bench streams --cycles 10000 --output json > streams.json",
 		Args:    usage(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
