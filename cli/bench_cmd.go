@@ -22,7 +22,7 @@ func (a *app) benchCommand() *cobra.Command {
 		Use: "bench", Short: "Measure the agent against raw dockerd", Long: benchHelp,
 		Args: usage(cobra.NoArgs), RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(a.benchEventsCommand(), a.benchLogsCommand(), a.benchImagesCommand(), a.benchStreamsCommand())
+	cmd.AddCommand(a.benchEventsCommand(), a.benchLogsCommand(), a.benchImagesCommand(), a.benchStreamsCommand(), a.benchNodeCommand())
 	return cmd
 }
 

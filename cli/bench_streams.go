@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"strings"
@@ -23,27 +24,8 @@ containers and removes them.`,
 		Example: "  drover bench streams\n  drover bench streams --rounds 3 --scale 0.3\n  drover bench streams --cycles 10000 --output json > streams.json",
 		Args:    usage(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			exe, err := os.Executable()
-			if err != nil {
-				return err
-			}
-			o.Executable, o.Docker, o.Connect = exe, strings.TrimPrefix(socket, "unix://"), connectContext
-			if !a.flags.quiet {
-				o.Progress = func(part string) { fmt.Fprintln(a.env.Stderr, "bench: "+part) }
-			}
-			report, err := bench.Streams(cmd.Context(), o)
-			if report != nil {
-				if werr := a.writeReport(report); err == nil {
-					err = werr
-				}
-			}
-			if err != nil {
-				return err
-			}
-			if missed := report.Missed(); len(missed) > 0 {
-				return withExit(ExitFailed, fmt.Errorf("%d targets missed", len(missed)))
-			}
-			return nil
+			o.Connect = connectContext
+			return a.benchStreams(cmd.Context(), bench.Streams, o, socket)
 		},
 	}
 	f := cmd.Flags()
@@ -54,6 +36,56 @@ containers and removes them.`,
 	f.StringVar(&o.Image, "image", "drover-test/busybox:1", "local image with busybox's commands")
 	f.StringVar(&socket, "docker", "/var/run/docker.sock", "unix socket of dockerd")
 	return cmd
+}
+
+func (a *app) benchNodeCommand() *cobra.Command {
+	var o bench.StreamsOptions
+	var socket string
+	cmd := &cobra.Command{
+		Use: "node", Short: "Exec by pod name at a node's port, with Kubernetes' client, against raw dockerd",
+		Long: `Measures the port of a node that it starts, as a kubelet's client sees it: client-go over SPDY and WebSocket at
+/exec/NAMESPACE/POD/CONTAINER, against raw calls of dockerd's API in turn in the same run: the time of a process, the
+rate of 100 MB, and a line there and back. It makes its own containers, with the labels of pods, and removes them.`,
+		Example: "  drover bench node\n  drover bench node --rounds 3 --scale 0.3\n  drover bench node --output json > node.json",
+		Args:    usage(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return a.benchStreams(cmd.Context(), bench.Node, o, socket)
+		},
+	}
+	f := cmd.Flags()
+	f.IntVar(&o.Rounds, "rounds", 5, "interleaved rounds a case")
+	f.Float64Var(&o.Scale, "scale", 1, "samples a round, as a multiple: 0.2 for a quick look")
+	f.StringVar(&o.Image, "image", "drover-test/busybox:1", "local image with busybox's commands")
+	f.StringVar(&socket, "docker", "/var/run/docker.sock", "unix socket of dockerd")
+	return cmd
+}
+
+// benchStreams runs a suite of this command itself and writes its report.
+func (a *app) benchStreams(ctx context.Context, suite func(context.Context, bench.StreamsOptions) (*bench.Report, error), o bench.StreamsOptions, socket string) error {
+	if o.Rounds < 1 {
+		return usagef("--rounds %d is less than one", o.Rounds)
+	}
+	exe, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	o.Executable, o.Docker = exe, strings.TrimPrefix(socket, "unix://")
+	if !a.flags.quiet {
+		o.Progress = func(part string) { fmt.Fprintln(a.env.Stderr, "bench: "+part) }
+	}
+	report, err := suite(ctx, o)
+	if report != nil {
+		if werr := a.writeReport(report); err == nil {
+			err = werr
+		}
+	}
+	if err != nil {
+		return err
+	}
+	if missed := report.Missed(); len(missed) > 0 {
+		return withExit(ExitFailed, fmt.Errorf("%d targets missed", len(missed)))
+	}
+	return nil
 }
 
 // connectContext returns a client of the current context of a file.

@@ -89,9 +89,15 @@ func (d *rawDocker) inspect(ctx context.Context, id string) error {
 const benchLabel = "io.drover.bench"
 
 func (d *rawDocker) create(ctx context.Context, name, image string, cmd ...string) (string, error) {
+	return d.createLabelled(ctx, name, image, map[string]string{}, cmd...)
+}
+
+// createLabelled adds the bench's own label.
+func (d *rawDocker) createLabelled(ctx context.Context, name, image string, labels map[string]string, cmd ...string) (string, error) {
+	labels[benchLabel] = "1"
 	b, err := d.do(ctx, http.MethodPost, "/containers/create?name="+url.QueryEscape(name), map[string]any{
 		"Image": image, "Cmd": cmd,
-		"Labels":     map[string]string{benchLabel: "1"},
+		"Labels":     labels,
 		"HostConfig": map[string]any{"NetworkMode": "none"},
 	})
 	if err != nil {

@@ -55,6 +55,31 @@ type streamsSuite struct {
 	direct *streamclient.Client // the tunnel, the node port
 	names string
 	host  string // name of the host at the server
+
+	pods map[string]string // of `bench node` alone, which has no tunnel: pods by the id of their container
+}
+
+// A part is one subject of a suite.
+type part struct {
+	title string
+	run   func(context.Context, *Report) error
+}
+
+func (s *streamsSuite) runParts(ctx context.Context, report *Report, parts []part) error {
+	for _, p := range parts {
+		s.Progress(p.title)
+		if err := p.run(ctx, report); err != nil {
+			return fmt.Errorf("%s: %w", p.title, err)
+		}
+	}
+	return nil
+}
+
+// stop ends the measured process.
+func (s *streamsSuite) stop(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 20*time.Second)
+	defer cancel()
+	_ = s.node.stop(ctx)
 }
 
 // Streams measures exec, logs and files of containers through real processes on a real dockerd.
@@ -78,17 +103,10 @@ func Streams(ctx context.Context, o StreamsOptions) (report *Report, err error) 
 	if err := s.start(ctx); err != nil {
 		return nil, err
 	}
-	defer func() {
-		stopping, cancel := context.WithTimeout(context.WithoutCancel(ctx), 20*time.Second)
-		defer cancel()
-		_ = s.node.stop(stopping)
-	}()
+	defer s.stop(ctx)
 	defer s.through.Close()
 	defer s.direct.Close()
-	for _, part := range []struct {
-		title string
-		run   func(context.Context, *Report) error
-	}{
+	return report, s.runParts(ctx, report, []part{
 		{"exec true", s.execTrue},
 		{"exec in eight containers", s.execEight},
 		{"cat of 100 MB", s.bulk},
@@ -97,32 +115,44 @@ func Streams(ctx context.Context, o StreamsOptions) (report *Report, err error) 
 		{"follow", s.follow},
 		{"history", s.history},
 		{"open and close", s.cycles},
-	} {
-		s.Progress(part.title)
-		if err := part.run(ctx, report); err != nil {
-			return report, fmt.Errorf("%s: %w", part.title, err)
+	})
+}
+
+// freePorts returns ports of loopback that nobody listens on.
+func freePorts(n int) ([]int, error) {
+	ports := make([]int, n)
+	for i := range ports {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return nil, err
+		}
+		ports[i] = l.Addr().(*net.TCPAddr).Port
+		if err := l.Close(); err != nil {
+			return nil, err
 		}
 	}
-	return report, nil
+	return ports, nil
+}
+
+// newKey writes a key for tokens to a file.
+func (s *streamsSuite) newKey() (file string, key *token.Key, err error) {
+	secret := make([]byte, token.MinKey)
+	_, _ = rand.Read(secret)
+	if key, err = token.NewKey(secret, nil); err != nil {
+		return "", nil, err
+	}
+	file = filepath.Join(s.dir, "key")
+	return file, key, os.WriteFile(file, []byte(hex.EncodeToString(secret)), 0o600)
 }
 
 // start runs "drover dev" of this very binary, with the node port open, and makes the clients.
 func (s *streamsSuite) start(ctx context.Context) error {
-	var ports [2]int
-	for i := range ports {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			return err
-		}
-		ports[i] = l.Addr().(*net.TCPAddr).Port
-		if err := l.Close(); err != nil {
-			return err
-		}
+	ports, err := freePorts(2)
+	if err != nil {
+		return err
 	}
-	secret := make([]byte, token.MinKey)
-	_, _ = rand.Read(secret)
-	keyFile := filepath.Join(s.dir, "key")
-	if err := os.WriteFile(keyFile, []byte(hex.EncodeToString(secret)), 0o600); err != nil {
+	keyFile, key, err := s.newKey()
+	if err != nil {
 		return err
 	}
 	log, err := os.OpenFile(filepath.Join(s.dir, "dev.log"), os.O_CREATE|os.O_WRONLY, 0o600)
@@ -142,10 +172,6 @@ func (s *streamsSuite) start(ctx context.Context) error {
 	if err := s.connect(ctx); err != nil {
 		said, _ := os.ReadFile(log.Name())
 		return fmt.Errorf("%w; the server said: %.2000s", err, said)
-	}
-	key, err := token.NewKey(secret, nil)
-	if err != nil {
-		return err
 	}
 	if s.bearer, err = key.Sign(token.Claims{Host: token.AnyHost, Verbs: []string{token.VerbStreams, token.VerbExec}, User: "bench"}, token.MaxLife); err != nil {
 		return err
@@ -215,11 +241,21 @@ func (s *streamsSuite) tryConnect(ctx context.Context) error {
 
 // container starts a container that runs until the suite ends.
 func (s *streamsSuite) container(ctx context.Context, name string, cmd ...string) (string, error) {
-	id, err := s.raw.create(ctx, s.names+"-"+name, s.Image, cmd...)
-	if err != nil {
-		return "", err
+	labels := map[string]string{}
+	if s.pods != nil {
+		labels = map[string]string{
+			"io.kubernetes.pod.namespace": s.names, "io.kubernetes.pod.name": name, "io.kubernetes.pod.uid": s.names + "-" + name,
+			"io.kubernetes.container.name": "app",
+		}
 	}
-	return id, s.raw.start(ctx, id)
+	id, err := s.raw.createLabelled(ctx, s.names+"-"+name, s.Image, labels, cmd...)
+	if err == nil {
+		err = s.raw.start(ctx, id)
+	}
+	if err == nil && s.pods != nil {
+		err = s.pod(ctx, id, name)
+	}
+	return id, err
 }
 
 // A side is one way of doing a thing.
