@@ -2,9 +2,12 @@ package cli
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"strings"
 	"time"
 
 	"github.com/docker/go-units"
@@ -89,6 +92,8 @@ func (a *app) ask(ctx context.Context, c *client.Client, h *client.Host, event s
 	live := !a.flags.quiet && !a.out.Structured() && isTerminal(a.env.Stderr) && a.env.Getenv("TERM") != "dumb"
 	bars := ui.NewBars(a.env.Stderr, live, func() int { return terminalWidth(a.env.Stderr) })
 	defer bars.Stop()
+	data, giveUp := a.named(ctx, c, h, timeout, data)
+	defer giveUp()
 	return c.Event(ctx, h.ID, event, data, timeout, func(answer *client.Answer) {
 		var detail struct {
 			Layers []struct {
@@ -107,6 +112,27 @@ func (a *app) ask(ctx context.Context, c *client.Client, h *client.Host, event s
 		}
 		bars.Set(text, list)
 	}, out)
+}
+
+// named gives work that takes long a name, by which giveUp ends it on the host where the user ended the command.
+func (a *app) named(ctx context.Context, c *client.Client, h *client.Host, timeout time.Duration, data any) (named any, giveUp func()) {
+	fields, ok := data.(map[string]any)
+	if !ok || timeout < workTimeout {
+		return data, func() {}
+	}
+	work := strings.ToLower(rand.Text())
+	fields = maps.Clone(fields)
+	fields["work"] = work
+	return fields, func() {
+		if ctx.Err() == nil {
+			return
+		}
+		ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+		defer cancel()
+		if err := c.Event(ending, h.ID, "work.cancel", map[string]any{"work": work}, askTimeout, nil, nil); err != nil {
+			a.note("it may go on on the host: %v", err)
+		}
+	}
 }
 
 // onHost makes the function of a command that works on one host.

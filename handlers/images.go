@@ -40,6 +40,8 @@ const (
 
 // registerImages wires the events of images and registries.
 func registerImages(r Router, h *handlers) {
+	w := &works{cancels: map[string]context.CancelCauseFunc{}}
+	r.Handle(EventWorkCancel, events.HandlerFunc(w.cancel))
 	for name, f := range map[string]events.HandlerFunc{
 		EventImageList: h.imageList, EventImageInspect: h.imageInspect, EventImageHistory: h.imageHistory,
 		EventImagePull: h.imagePull, EventImageTag: h.imageTag, EventImagePush: h.imagePush,
@@ -48,10 +50,10 @@ func registerImages(r Router, h *handlers) {
 
 		EventRegistryCatalog: h.registryCatalog, EventRegistryTags: h.registryTags, EventRegistryManifest: h.registryManifest,
 		EventRegistryDelete: h.registryDelete, EventRegistryCopy: h.registryCopy, EventRegistryCheck: h.registryCheck,
-		EventRegistryGC: h.registryGC,
 	} {
-		r.Handle(name, f)
+		r.Handle(name, w.cancellable(f))
 	}
+	r.Handle(EventRegistryGC, events.HandlerFunc(h.registryGC)) // it ends with a start of the registry, come what may
 }
 
 // login is a credential of a registry in an event.

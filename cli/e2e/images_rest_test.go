@@ -11,7 +11,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 )
 
@@ -101,27 +100,4 @@ func devKey(t *testing.T, u *user) string {
 	}
 	t.Fatalf("no key in\n%s", b)
 	return ""
-}
-
-// TestInterruptEndsTheBuild: Ctrl-C at a build ends it on the host too.
-func TestInterruptEndsTheBuild(t *testing.T) {
-	u, name := newUser(t), prefix(t)
-	u.start("dev", "--listen", fmt.Sprintf("127.0.0.1:%d", freePort(t)), "--data", filepath.Join(u.dir, "data")).says("In a second terminal")
-	u.online(1)
-
-	dir := filepath.Join(u.dir, "slow")
-	if err := os.MkdirAll(dir, 0o750); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(filepath.Join(dir, "Dockerfile"), []byte("FROM "+image+"\nRUN echo begun; sh -c 'sleep 6000; echo "+name+"'\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	running := func() bool { return exec.Command("pgrep", "-f", "sleep 6000; echo "+name).Run() == nil }
-	p := u.start("image", "build", dir)
-	eventually(t, "the step's process", running)
-	if err := p.cmd.Process.Signal(syscall.SIGINT); err != nil {
-		t.Fatal(err)
-	}
-	eventually(t, "the end of the step's process", func() bool { return !running() })
-	<-p.ended
 }

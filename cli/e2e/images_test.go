@@ -42,7 +42,8 @@ func startRegistry(t *testing.T) string {
 	return addr
 }
 
-// TestImages takes an image from a tar on the host to a registry, and back into a container.
+// TestImages takes an image from a tar on the host, through a commit, a build and a tag, to a registry and back into a
+// container.
 func TestImages(t *testing.T) {
 	u, name := newUser(t), prefix(t)
 	roots := t.TempDir()
@@ -50,8 +51,8 @@ func TestImages(t *testing.T) {
 	u.start("dev", "--listen", fmt.Sprintf("127.0.0.1:%d", freePort(t)), "--data", filepath.Join(u.dir, "data")).says("In a second terminal")
 	u.online(1)
 	addr := startRegistry(t)
-	ref, patched := addr+"/"+name+"/app:1", addr+"/"+name+"/app:2"
-	t.Cleanup(func() { _ = exec.Command("docker", "rmi", "-f", ref, patched).Run() }) // they may be gone
+	ref, patched, final, local := addr+"/"+name+"/app:1", addr+"/"+name+"/app:2", addr+"/"+name+"/app:3", name+"/local:1"
+	t.Cleanup(func() { _ = exec.Command("docker", "rmi", "-f", ref, patched, final, local).Run() }) // they may be gone
 
 	// The busybox of this machine is the root file system.
 	busybox, err := os.ReadFile("/bin/busybox")
@@ -85,40 +86,50 @@ func TestImages(t *testing.T) {
 	})
 	u.must("image", "commit", name+"-job", patched, "--change", "ENV PATCHED=yes")
 	u.must("rm", "-f", name+"-job")
-	for _, image := range []string{ref, patched} {
+	u.stdin = "FROM " + patched + "\nRUN read x < /marker && echo built on $x > /note\n"
+	u.must("image", "build", "-q", "-t", local, "-")
+	u.stdin = ""
+	u.must("image", "tag", local, final)
+	for _, image := range []string{ref, patched, final} {
 		if out := u.must("image", "push", image); !strings.Contains(out, image+"  sha256:") {
 			t.Errorf("push: %s", out)
 		}
-		u.must("image", "rm", image)
+	}
+	u.must("image", "rm", local, final, patched, ref)
+	if out, err := exec.Command("docker", "image", "inspect", final).CombinedOutput(); err == nil {
+		t.Fatalf("still there: %.300s", out)
 	}
 	if out := u.must("registry", "catalog", addr); out != name+"/app\n" {
 		t.Errorf("catalog %q", out)
 	}
-	if out := u.must("registry", "tags", addr+"/"+name+"/app"); out != "1\n2\n" {
+	if out := u.must("registry", "tags", addr+"/"+name+"/app"); out != "1\n2\n3\n" {
 		t.Errorf("tags %q", out)
 	}
-	u.must("image", "pull", patched)
-	if out := u.must("image", "ls"); !strings.Contains(out, patched) {
+	u.must("image", "pull", final)
+	if out := u.must("image", "ls"); !strings.Contains(out, final) {
 		t.Errorf("ls:\n%s", out)
 	}
-	id = strings.TrimSpace(u.must("run", "--name", name+"-again", patched, "/bin/sh", "-c", "read x < /marker && sleep 600"))
+	id = strings.TrimSpace(u.must("run", "--name", name+"-again", final))
+	if out := u.must("exec", name+"-again", "/bin/sh", "-c", "read x < /note && echo $x"); out != "built on here\n" {
+		t.Errorf("the container has %q", out)
+	}
 	if env := strings.Fields(docker(t, "inspect", "-f", "{{range .Config.Env}}{{.}} {{end}}", id)); !slices.Contains(env, "PATCHED=yes") {
 		t.Errorf("environment %q", env)
 	}
-	if r := u.run("image", "rm", patched); r.code != 1 || !strings.Contains(r.err, "is using") {
+	if r := u.run("image", "rm", final); r.code != 1 || !strings.Contains(r.err, "is using") {
 		t.Errorf("an image in use was removed: %+v", r)
 	}
 	u.must("rm", "-f", name+"-again")
 
-	if out := u.must("registry", "rm", patched); !strings.Contains(out, "  2\n") {
+	if out := u.must("registry", "rm", final); !strings.Contains(out, "  3\n") {
 		t.Errorf("plan of the deletion: %q", out)
 	}
-	u.must("registry", "rm", patched, "--yes")
-	if r := u.run("registry", "manifest", patched); r.code != 1 || !strings.Contains(r.err, "manifest unknown") {
+	u.must("registry", "rm", final, "--yes")
+	if r := u.run("registry", "manifest", final); r.code != 1 || !strings.Contains(r.err, "manifest unknown") {
 		t.Errorf("manifest of what was deleted: %+v", r)
 	}
-	u.must("image", "rm", patched)
-	if r := u.run("image", "pull", patched); r.code != 1 || !strings.Contains(r.err, "manifest") {
+	u.must("image", "rm", final)
+	if r := u.run("image", "pull", final); r.code != 1 || !strings.Contains(r.err, "manifest") {
 		t.Errorf("pull of what was deleted: %+v", r)
 	}
 }
