@@ -26,7 +26,7 @@ func newEngine(t *testing.T, c *critest.Containerd) *cri.Engine {
 func TestConformance(t *testing.T) {
 	c := critest.Start(t)
 	runtimetest.Run(t, func(t *testing.T) runtime.Engine { return newEngine(t, c) }, runtimetest.Options{
-		Image: critest.Image, Prefix: "rt-cri-", Network: "host",
+		Image: critest.Image, Prefix: "rt-cri-", Network: "host", Large: 1 << 30,
 		Without: map[string]string{
 			"Lifecycle/CreateStartStopRemove": "a CRI runtime starts a container once; TestEngine/Lifecycle has the rest",
 			"Lifecycle/AutoRemove":            "CRI has no removal at the end; TestEngine/Refused has the refusal",

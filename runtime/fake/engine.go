@@ -54,6 +54,7 @@ var (
 	_ runtime.Restarter = (*Engine)(nil)
 	_ runtime.Pauser    = (*Engine)(nil)
 	_ runtime.Waiter    = (*Engine)(nil)
+	_ runtime.Limiter   = (*Engine)(nil)
 )
 
 // An Option configures an [Engine].

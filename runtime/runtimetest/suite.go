@@ -29,6 +29,8 @@ type Options struct {
 	Network string
 	// Registry makes images to pull; nil leaves the pulls out.
 	Registry func(t *testing.T) Registry
+	// Large is the size of a file that is copied there and back, more than the memory that may be used; 0 is 256 MiB.
+	Large int64
 	// Without names the tests that the engine cannot pass, and why: "Lifecycle/AutoRemove".
 	Without map[string]string
 	// Only names the groups to run; nil is all.
@@ -54,6 +56,9 @@ func Run(t *testing.T, newEngine func(t *testing.T) runtime.Engine, opts Options
 	if opts.Network == "" {
 		opts.Network = "none"
 	}
+	if opts.Large == 0 {
+		opts.Large = 256 << 20
+	}
 	s := &suite{open: newEngine, opts: opts}
 	groups := []struct {
 		name  string
@@ -71,6 +76,8 @@ func Run(t *testing.T, newEngine func(t *testing.T) runtime.Engine, opts Options
 		{"Log", logTests},
 		{"Stats", statsTests},
 		{"Copy", copyTests},
+		{"Large", largeTests},
+		{"Limits", limitTests},
 		{"Volume", volumeTests},
 		{"Model", modelTests},
 	}
