@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -64,17 +65,26 @@ func newProbe(cfg *Config, log logrus.FieldLogger) *engineProbe {
 	return p
 }
 
-// newEngine returns the one engine that an agent drives: dockerd where it answers, else a CRI runtime. The caller closes
-// it. Where nothing answers it is the one whose socket is there, and it recovers when the engine comes.
+// newEngine returns the one engine that an agent drives: dockerd where it listens on its socket or answers, else a CRI
+// runtime. The caller closes it. Where nothing answers it is the one whose socket is there, and it recovers when the
+// engine comes.
+//
+// A dockerd that listens is taken unasked: an agent that waited for an answer would connect later, and one that met a
+// dockerd busy with its own start would drive its containerd for the rest of its life.
 func newEngine(ctx context.Context, cfg *Config, log logrus.FieldLogger) (runtime.Engine, error) {
 	p := newProbe(cfg, log)
+	if cfg.Engine.Kind != engineCRI && listens(ctx, firstOf(cfg.Engine.DockerHost, docker.DefaultHost)) {
+		return p.docker()
+	}
 	p.first = true
 	engines, err := p.find(ctx)
 	if err != nil {
 		return nil, err
 	}
-	i := slices.IndexFunc(engines, func(e runtime.Engine) bool { return p.ping(ctx, e) == nil })
-	i = max(i, 0)
+	i := 0
+	if len(engines) > 1 {
+		i = max(0, slices.IndexFunc(engines, func(e runtime.Engine) bool { return p.ping(ctx, e) == nil }))
+	}
 	for j, e := range engines {
 		if j != i {
 			log.WithField("engine", e.Type()).Info("an agent drives one engine: this one is left alone")
@@ -82,6 +92,20 @@ func newEngine(ctx context.Context, cfg *Config, log logrus.FieldLogger) (runtim
 		}
 	}
 	return engines[i], nil
+}
+
+// listens reports whether something listens on the unix socket of a docker host. It does not wait for a full backlog.
+func listens(ctx context.Context, host string) bool {
+	path, ok := strings.CutPrefix(host, "unix://")
+	if !ok {
+		return false
+	}
+	c, err := (&net.Dialer{}).DialContext(ctx, "unix", path)
+	if err != nil {
+		return false
+	}
+	_ = c.Close()
+	return true
 }
 
 // A candidate is an engine that may be there.

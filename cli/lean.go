@@ -18,16 +18,20 @@ import (
 // so that a host with many containers does not collect without end. GOGC and GOMEMLIMIT win.
 const (
 	agentGCPercent   = 50
+	startGCPercent   = 400 // the first collection is at 16 MB; the default, 4 MB, would be in the middle of connecting
 	agentMemoryLimit = 24 << 20
 	agentLimitFactor = 4 // of the live heap
 )
 
-// tuneMemory sets the limit, and returns what sets the growth factor once the start is over, which needs no collection,
+// tuneMemory sets the limit and the factor of the start, and returns what sets the growth factor once the start is over,
 // and keeps the limit in step from time to time.
 func tuneMemory(getenv func(string) string) (adjust func()) {
 	tunePercent, tuneLimit := getenv("GOGC") == "", getenv("GOMEMLIMIT") == ""
 	if tuneLimit {
 		debug.SetMemoryLimit(agentMemoryLimit)
+	}
+	if tunePercent {
+		debug.SetGCPercent(startGCPercent)
 	}
 	return func() {
 		if tunePercent {
