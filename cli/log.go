@@ -7,6 +7,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/go-logr/logr"
+	"github.com/go-logr/logr/funcr"
 	"github.com/sirupsen/logrus"
 )
 
@@ -33,7 +35,16 @@ func (a *app) logger(level, format string) (*logrus.Logger, error) {
 	default:
 		return nil, usagef("--log-format %q is neither text nor json", format)
 	}
+	if a.env.SetKlog != nil {
+		a.env.SetKlog(klogTo(log))
+	}
 	return log, nil
+}
+
+// klogTo passes on what Kubernetes' libraries say of single streams, for who looks for it: they would write to standard
+// error, whatever the format.
+func klogTo(log logrus.FieldLogger) logr.Logger {
+	return funcr.New(func(_, args string) { log.WithField("klog", args).Debug("said by a library of Kubernetes") }, funcr.Options{})
 }
 
 func jsonFormat() *logrus.JSONFormatter {

@@ -5,6 +5,8 @@ import (
 	"io"
 	"slices"
 	"strings"
+
+	"github.com/go-logr/logr"
 )
 
 // Env is what a process is given by its surroundings.
@@ -14,6 +16,8 @@ type Env struct {
 	Stdin  io.Reader
 	Stdout io.Writer
 	Stderr io.Writer
+	// SetKlog takes the logger of Kubernetes' libraries, which is one for the whole process; nil leaves it alone.
+	SetKlog func(logr.Logger)
 }
 
 // Main runs the command that env asks for and returns the exit code, one of the Exit constants or the code of a remote

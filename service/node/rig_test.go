@@ -42,6 +42,7 @@ type rig struct {
 	t       testing.TB
 	docker  *docker.Engine
 	cri     *cri.Engine
+	ctd     *critest.Containerd
 	store   *pods.Store
 	key     *token.Key
 	url     string
@@ -104,6 +105,7 @@ func newRig(t testing.TB, withCRI bool) *rig {
 			t.Fatal(err)
 		}
 		closing(t, r.cri)
+		r.ctd = c
 		_, ids := c.Pod(t, r.ns, "containerd", map[string][]string{"app": {"sleep", "100000"}})
 		r.ids["containerd"] = ids["app"]
 		engines, models = append(engines, r.cri), append(models, runtime.NewModelEngine(r.cri))
