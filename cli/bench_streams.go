@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -21,9 +22,14 @@ func (a *app) benchStreamsCommand() *cobra.Command {
 		Long: `Measures the streams of a server and an agent that it starts, through the tunnel, at the node port over SPDY and
 WebSocket, and with this command itself, against raw calls of dockerd's API in turn in the same run. It makes its own
 containers and removes them.`,
-		Example: "  drover bench streams\n  drover bench streams --rounds 3 --scale 0.3\n  drover bench streams --cycles 10000 --output json > streams.json",
+		Example: "  drover bench streams\n  drover bench streams --rounds 3 --scale 0.3\n  drover bench streams --only bulk,echo\n  drover bench streams --cycles 10000 --output json > streams.json",
 		Args:    usage(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			for _, part := range o.Only {
+				if !slices.Contains(bench.StreamsParts(), part) {
+					return withExit(ExitUsage, fmt.Errorf("--only %s: there are %s", part, strings.Join(bench.StreamsParts(), ", ")))
+				}
+			}
 			o.Connect = connectContext
 			return a.benchStreams(cmd.Context(), bench.Streams, o, socket)
 		},
@@ -32,6 +38,7 @@ containers and removes them.`,
 	f.IntVar(&o.Rounds, "rounds", 5, "interleaved rounds a case")
 	f.Float64Var(&o.Scale, "scale", 1, "samples a round, as a multiple: 0.2 for a quick look")
 	f.IntVar(&o.Lines, "lines", 1_000_000, "lines of the history")
+	f.StringSliceVar(&o.Only, "only", nil, "parts to measure: "+strings.Join(bench.StreamsParts(), ", "))
 	f.IntVar(&o.Cycles, "cycles", 0, "streams to open and close, with a look at what is left of them; 0 leaves it out")
 	f.StringVar(&o.Image, "image", "drover-test/busybox:1", "local image with busybox's commands")
 	f.StringVar(&socket, "docker", "/var/run/docker.sock", "unix socket of dockerd")

@@ -42,7 +42,7 @@ func Node(ctx context.Context, o StreamsOptions) (report *Report, err error) {
 		return nil, err
 	}
 	defer s.stop(ctx)
-	return report, s.runParts(ctx, report, []part{{"exec true", s.execTrue}, {"cat of 100 MB", s.bulk}, {"line echo", s.echo}})
+	return report, s.runParts(ctx, report, []part{{"exec", "exec true", s.execTrue}, {"bulk", "cat of 100 MB", s.bulk}, {"echo", "line echo", s.echo}})
 }
 
 // startNode runs "drover node" of this very binary, without a server.

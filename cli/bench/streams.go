@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"syscall"
 	"time"
@@ -28,8 +29,9 @@ type StreamsOptions struct {
 	Image      string // a local image with busybox's commands
 	Rounds     int    // interleaved rounds, at least 2 for an A/A error
 	Scale      float64
-	Lines      int // of the history
-	Cycles     int // opened and closed streams; 0 leaves them out
+	Lines      int      // of the history
+	Cycles     int      // opened and closed streams; 0 leaves them out
+	Only       []string // names of the parts to measure, of StreamsParts; empty is all
 	// Connect returns a client of the server in a context file.
 	Connect  func(contextFile string) (*client.Client, error)
 	Progress func(string)
@@ -50,6 +52,7 @@ type streamsSuite struct {
 	dir    string
 	node   *child
 	port   string // URL of the node port
+	health string // URL of the agent's figures
 	bearer string
 	through,
 	direct *streamclient.Client // the tunnel, the node port
@@ -61,12 +64,15 @@ type streamsSuite struct {
 
 // A part is one subject of a suite.
 type part struct {
-	title string
-	run   func(context.Context, *Report) error
+	name, title string // name is what --only takes
+	run         func(context.Context, *Report) error
 }
 
 func (s *streamsSuite) runParts(ctx context.Context, report *Report, parts []part) error {
 	for _, p := range parts {
+		if len(s.Only) > 0 && !slices.Contains(s.Only, p.name) {
+			continue
+		}
 		s.Progress(p.title)
 		if err := p.run(ctx, report); err != nil {
 			return fmt.Errorf("%s: %w", p.title, err)
@@ -106,16 +112,7 @@ func Streams(ctx context.Context, o StreamsOptions) (report *Report, err error) 
 	defer s.stop(ctx)
 	defer s.through.Close()
 	defer s.direct.Close()
-	return report, s.runParts(ctx, report, []part{
-		{"exec true", s.execTrue},
-		{"exec in eight containers", s.execEight},
-		{"cat of 100 MB", s.bulk},
-		{"line echo", s.echo},
-		{"tail of a file", s.fileTail},
-		{"follow", s.follow},
-		{"history", s.history},
-		{"open and close", s.cycles},
-	})
+	return report, s.runParts(ctx, report, s.parts())
 }
 
 // freePorts returns ports of loopback that nobody listens on.
@@ -145,9 +142,31 @@ func (s *streamsSuite) newKey() (file string, key *token.Key, err error) {
 	return file, key, os.WriteFile(file, []byte(hex.EncodeToString(secret)), 0o600)
 }
 
+func (s *streamsSuite) parts() []part {
+	return []part{
+		{"exec", "exec true", s.execTrue},
+		{"eight", "exec in eight containers", s.execEight},
+		{"bulk", "cat of 100 MB", s.bulk},
+		{"echo", "line echo", s.echo},
+		{"file", "tail of a file", s.fileTail},
+		{"follow", "follow", s.follow},
+		{"history", "history", s.history},
+		{"cycles", "open and close", s.cycles},
+	}
+}
+
+// StreamsParts are the names of what [Streams] measures, in order.
+func StreamsParts() []string {
+	var names []string
+	for _, p := range (&streamsSuite{}).parts() {
+		names = append(names, p.name)
+	}
+	return names
+}
+
 // start runs "drover dev" of this very binary, with the node port open, and makes the clients.
 func (s *streamsSuite) start(ctx context.Context) error {
-	ports, err := freePorts(2)
+	ports, err := freePorts(3)
 	if err != nil {
 		return err
 	}
@@ -159,7 +178,8 @@ func (s *streamsSuite) start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	cmd := exec.Command(s.Executable, "dev", "--listen", fmt.Sprintf("127.0.0.1:%d", ports[0]), "--data", filepath.Join(s.dir, "data"))
+	cmd := exec.Command(s.Executable, "dev", "--listen", fmt.Sprintf("127.0.0.1:%d", ports[0]), "--data", filepath.Join(s.dir, "data"),
+		"--health-listen", fmt.Sprintf("127.0.0.1:%d", ports[2]))
 	cmd.Env = append(s.environment(), "DOCKER_HOST=unix://"+s.Docker, "DROVER_HTTP_PORT="+strconv.Itoa(ports[1]),
 		"DROVER_HTTP_LISTEN=127.0.0.1", "DROVER_HTTP_TOKEN_KEY_FILE="+keyFile)
 	cmd.Stdout, cmd.Stderr = log, log
@@ -173,9 +193,10 @@ func (s *streamsSuite) start(ctx context.Context) error {
 		said, _ := os.ReadFile(log.Name())
 		return fmt.Errorf("%w; the server said: %.2000s", err, said)
 	}
-	if s.bearer, err = key.Sign(token.Claims{Host: token.AnyHost, Verbs: []string{token.VerbStreams, token.VerbExec}, User: "bench"}, token.MaxLife); err != nil {
+	if s.bearer, err = key.Sign(token.Claims{Host: token.AnyHost, Verbs: []string{token.VerbStreams, token.VerbExec, token.VerbAttach}, User: "bench"}, token.MaxLife); err != nil {
 		return err
 	}
+	s.health = fmt.Sprintf("http://127.0.0.1:%d", ports[2])
 	s.port = fmt.Sprintf("https://127.0.0.1:%d", ports[1])
 	s.direct, err = streamclient.New(streamclient.Config{
 		Base: s.port, Header: s.header,

@@ -12,9 +12,7 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"os"
 	"os/exec"
-	"strconv"
 	"strings"
 	"time"
 
@@ -301,55 +299,5 @@ func (s *streamsSuite) fileTail(ctx context.Context, r *Report) error {
 		return err
 	}
 	s.atMostRaw(r, "tail of a file, without exec", got, "tunnel", 0.05, p50ms)
-	return nil
-}
-
-// cycles opens and closes streams, and looks at what is left of them.
-func (s *streamsSuite) cycles(ctx context.Context, r *Report) error {
-	if s.Cycles <= 0 {
-		return nil
-	}
-	id, err := s.container(ctx, "cycles", "/bin/sleep", "86400")
-	if err != nil {
-		return err
-	}
-	cycle := func(ctx context.Context) error {
-		w := &sink{want: 1}
-		err := s.through.Exec(ctx, id, streamclient.ExecOptions{Cmd: []string{"cat"}, Streams: streamclient.Streams{Stdin: strings.NewReader("x"), Stdout: w}})
-		return errors.Join(err, w.Close())
-	}
-	look := func() (files int, memory int64, processes int, err error) {
-		if err := sleep(ctx, 2*time.Second); err != nil {
-			return 0, 0, 0, err
-		}
-		fds, err := os.ReadDir("/proc/" + strconv.Itoa(s.node.cmd.Process.Pid) + "/fd")
-		if err != nil {
-			return 0, 0, 0, err
-		}
-		memory, _, err = s.node.memory()
-		if err != nil {
-			return 0, 0, 0, err
-		}
-		_, rows, err := s.through.Top(ctx, id)
-		return len(fds), memory, len(rows), err
-	}
-	if _, err := inFlight(ctx, min(s.Cycles, 200), 2, timed(cycle)); err != nil {
-		return err
-	}
-	files, memory, processes, err := look()
-	if err != nil {
-		return err
-	}
-	if _, err := inFlight(ctx, s.Cycles, 2, timed(cycle)); err != nil {
-		return err
-	}
-	files1, memory1, processes1, err := look()
-	if err != nil {
-		return err
-	}
-	detail := fmt.Sprintf("after %d streams", s.Cycles)
-	r.atMost("descriptors left", float64(files1-files), "", 5, 0, detail)
-	r.atMost("memory left", float64(memory1-memory)/1e6, "MB", 10, 0, fmt.Sprintf("%s, of %.1f MB", detail, float64(memory1)/1e6))
-	r.atMost("processes left in the container", float64(processes1-processes), "", 0, 0, detail)
 	return nil
 }

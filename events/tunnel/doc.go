@@ -7,7 +7,7 @@
 //
 //   - Order: bytes of one stream stay in order; streams have no order among each other.
 //   - A slow stream stops nobody else: what its reader does not take waits in its own window of [Options.Window] bytes,
-//     then its writer blocks. Writes are cut into pieces of 32 KiB that take turns, so a bulk stream does not hold up a
+//     then its writer blocks. Writes are cut into pieces of 64 KiB that take turns, so a bulk stream does not hold up a
 //     terminal. A session therefore buffers at most Window times MaxStreams bytes, and next to nothing while readers keep up.
 //   - Liveness: both ends send a WebSocket ping every [Options.PingInterval] and drop a link on which nothing arrived for
 //     two and a half intervals, or which did not take a frame within [Options.WriteTimeout]. Proxies that count only data

@@ -23,14 +23,14 @@ type Options struct {
 	PingInterval time.Duration
 	// KeepAlive is the time between data frames on an otherwise idle link, 20 s if 0. Some proxies do not count pings.
 	KeepAlive time.Duration
-	// WriteTimeout is how long the link may take for one frame of at most 32 KiB, 30 s if 0.
+	// WriteTimeout is how long the link may take for one frame of at most 64 KiB, 30 s if 0.
 	WriteTimeout time.Duration
 	// Log may be nil.
 	Log logrus.FieldLogger
 }
 
 const (
-	chunk = 32 << 10 // longest data frame
+	chunk = 64 << 10 // longest data frame
 	// frameBuffer holds a whole frame: yamux header, payload, and room for gorilla's frame header.
 	frameBuffer = chunk + 64
 	// closeWait bounds how long the peer of a closed stream may go on writing to it before it is reset.

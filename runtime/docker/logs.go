@@ -9,8 +9,6 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/docker/docker/pkg/stdcopy"
-
 	"github.com/droverhq/drover/runtime"
 )
 
@@ -83,8 +81,7 @@ func copyOutput(to *sinks, tty bool, from io.Reader) error {
 		_, err := io.CopyBuffer(to.stdout(), from, make([]byte, 64<<10))
 		return err
 	}
-	_, err := stdcopy.StdCopy(to.stdout(), to.stderr(), from)
-	return err
+	return demux(to, from)
 }
 
 // sinks are the two writers of a process's output. They remember the first error, to tell it from one of the daemon,

@@ -41,8 +41,8 @@ const (
 	farewell  = 30 * time.Second
 	// inputLimit is how much input may wait for the process.
 	inputLimit = 256 << 10
-	// chunk is the longest payload of a frame.
-	chunk = 32 << 10
+	// chunk is the longest payload of a frame. With all that is put before it, it fills four records of TLS.
+	chunk = 64<<10 - 32
 )
 
 func (o Options) withDefaults() Options {

@@ -37,7 +37,7 @@ const (
 )
 
 const (
-	// chunk is the longest payload that is sent in one message.
+	// chunk is the longest payload that is sent in one message. Hosts send longer ones.
 	chunk = 32 << 10
 	// maxMessage is the longest message that is taken.
 	maxMessage = 1 << 20
