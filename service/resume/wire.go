@@ -28,8 +28,8 @@ const (
 const CloseEnded = 4404
 
 const (
-	// MaxData is the longest data of a record. With all that is put before it, it fills four records of TLS.
-	MaxData = 64<<10 - 32
+	// MaxData is the longest data of a record.
+	MaxData = 32 << 10
 	// AckEvery is how much is received before it is acknowledged.
 	AckEvery = 64 << 10
 	// MinWindow and MaxWindow bound how much a viewer may send before it is acknowledged.
