@@ -11,9 +11,17 @@ import (
 
 	"github.com/spf13/cobra"
 	"go.uber.org/goleak"
+
+	"github.com/droverhq/drover/service/logs"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// TestMain makes this test binary the process that the log service starts for awk, too.
+func TestMain(m *testing.M) {
+	if len(os.Args) == 2 && os.Args[1] == awkWorker {
+		os.Exit(logs.AwkWorker())
+	}
+	goleak.VerifyTestMain(m)
+}
 
 func TestRewrite(t *testing.T) {
 	for in, want := range map[string]string{

@@ -7,7 +7,12 @@ import (
 	"strings"
 
 	"github.com/go-logr/logr"
+
+	"github.com/droverhq/drover/service/logs"
 )
+
+// awkWorker is no command for people: it makes the process what [logs.AwkWorker] is.
+const awkWorker = "awk-worker"
 
 // Env is what a process is given by its surroundings.
 type Env struct {
@@ -26,6 +31,9 @@ func Main(ctx context.Context, env Env) int {
 	if len(env.Args) > 0 && env.Args[0] == "health" && !wantsHelp(env.Args) {
 		// Container runtimes ask every few seconds: answer before anything else is set up.
 		return health(ctx, env, env.Args[1:])
+	}
+	if slices.Equal(env.Args, []string{awkWorker}) {
+		return logs.AwkWorker() // started by the log service for one awk program
 	}
 	a := &app{env: env}
 	args := rewrite(env.Args)

@@ -54,6 +54,7 @@ func newLogDoor(cfg *Config, node string, names []string, pods logs.Pods, log lo
 	service, err := logs.New(logs.Config{
 		Prefix: strings.TrimSuffix(cfg.Agent.Rootfs, "/"), Roots: append([]string{l.Root}, l.Roots...), StdinRoots: l.StdinRoots,
 		Commands: l.Commands, Limits: l.Limits.limits(), SpillDir: l.SpillDir, Pods: pods,
+		Awk: logs.AwkCommand{Path: ownBinary(), Args: []string{"drover", awkWorker}},
 	})
 	if err != nil {
 		return nil, err
@@ -84,6 +85,16 @@ func newLogDoor(cfg *Config, node string, names []string, pods logs.Pods, log lo
 		service: service, door: door, address: net.JoinHostPort(l.Listen, strconv.Itoa(l.Port)), log: log,
 		tls: l.TLS, tlsDir: filepath.Join(cfg.Agent.StateDir, "logs-tls"), names: append([]string{"localhost", node}, names...),
 	}, nil
+}
+
+// ownBinary is what this process runs, though its file may have been replaced since. "" is a system without /proc.
+func ownBinary() string {
+	const self = "/proc/self/exe"
+	if _, err := os.Stat(self); err == nil {
+		return self
+	}
+	exe, _ := os.Executable() // the log service says that it has none
+	return exe
 }
 
 // ServeHTTP implements http.Handler.

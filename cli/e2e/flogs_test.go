@@ -140,7 +140,38 @@ func TestLogFiles(t *testing.T) {
 	if got := status(strings.TrimSpace(u.must("node", "token", "--for", "another-host"))); got != http.StatusUnauthorized {
 		t.Errorf("with a token for another host: %d", got)
 	}
+	awkByREST(t, port, strings.TrimSpace(u.must("node", "token")))
+	if out := u.must("--help"); strings.Contains(out, "awk") {
+		t.Errorf("the help shows what is for no one:\n%s", out)
+	}
 	p.stop(syscall.SIGTERM)
+}
+
+// awkByREST runs awk in a process of the binary.
+func awkByREST(t *testing.T, port int, token string) {
+	t.Helper()
+	for line, want := range map[string][2]string{
+		"awk '$2 > 97 { print $2 }' app.log":         {"98\n99\n", ""},
+		`awk 'BEGIN { s = "x"; while (1) s = s s }'`: {"", "app.logs.sort-memory"},
+	} {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, fmt.Sprintf("http://127.0.0.1:%d/query", port), strings.NewReader(line))
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Authorization", "Bearer "+token)
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := io.ReadAll(resp.Body)
+		if cerr := resp.Body.Close(); err != nil || cerr != nil {
+			t.Error(err, cerr)
+		}
+		said := resp.Header.Get("Drover-Error") + resp.Trailer.Get("Drover-Error")
+		if want[1] == "" && string(body) != want[0] || !strings.Contains(string(body)+said, want[1]) {
+			t.Errorf("%s: %d %q, %q", line, resp.StatusCode, body, said)
+		}
+	}
 }
 
 // TestLogFilesThroughTheTunnel needs no port and no key: the host is reached through its agent's tunnel.

@@ -7,7 +7,6 @@ import (
 	"io"
 	"strings"
 
-	"github.com/benhoyt/goawk/interp"
 	"github.com/benhoyt/goawk/parser"
 )
 
@@ -49,50 +48,26 @@ func awk(ctx context.Context, e *env, args []Word) (int, error) {
 		}
 		vars = append(vars, name, value)
 	}
-	program, err := parser.ParseProgram([]byte(source.Text), nil)
-	if err != nil {
+	if _, err := parser.ParseProgram([]byte(source.Text), nil); err != nil {
 		return 2, &Refusal{Reason: "awk: " + err.Error(), Column: source.Column}
 	}
-	in := &operandReader{ctx: ctx, e: e, flush: e.out.Flush}
+	if e.service.cfg.Awk.Path == "" {
+		return 2, &Refusal{Reason: "awk: this node has no process to run it in"}
+	}
+	in := &operandReader{ctx: ctx, e: e}
 	if len(operands) > 0 || e.stdin != nil {
 		if in.names, err = e.expand(operands); err != nil {
 			return 2, err
 		}
 	}
 	defer in.close()
-	interpreter, err := interp.New(program)
-	if err != nil {
-		return 2, err
-	}
-	ctx, stop := e.boundMemory(ctx)
-	defer stop()
-	code, err := interpreter.ExecuteContext(ctx, &interp.Config{
-		Stdin: in, Output: e.out, Error: errWriter{e}, Vars: vars, Environ: []string{},
-		NoExec: true, NoFileWrites: true, NoFileReads: true,
-	})
-	var limit *LimitError
-	if errors.As(context.Cause(ctx), &limit) {
-		return 2, limit
-	}
-	if in.err != nil {
-		return 2, in.err
-	}
-	if err != nil {
-		var aerr *interp.Error
-		if errors.As(err, &aerr) {
-			e.errf("%s", aerr.Error())
-			return 2, nil
-		}
-		return 2, err
-	}
-	return max(code, in.code), nil
+	return e.runWorker(ctx, workerTask{Program: source.Text, Vars: vars, Memory: max(e.limits.SortMemory, 0)}, in)
 }
 
 // An operandReader reads the named files one after another.
 type operandReader struct {
 	ctx   context.Context
 	e     *env
-	flush func() error
 	names []string
 	open  io.ReadCloser
 	code  int
@@ -100,10 +75,6 @@ type operandReader struct {
 }
 
 func (o *operandReader) Read(p []byte) (int, error) {
-	if err := o.flush(); err != nil {
-		o.err = err
-		return 0, io.EOF
-	}
 	for {
 		if o.open == nil {
 			if len(o.names) == 0 {
@@ -138,14 +109,4 @@ func (o *operandReader) close() {
 		_ = o.open.Close() // only read from
 		o.open = nil
 	}
-}
-
-// errWriter gives awk's own diagnostics to the sink.
-type errWriter struct{ e *env }
-
-func (w errWriter) Write(p []byte) (int, error) {
-	for line := range strings.Lines(string(p)) {
-		w.e.errf("%s", strings.TrimSuffix(line, "\n"))
-	}
-	return len(p), nil
 }

@@ -43,6 +43,9 @@ func (o *output) text() string {
 
 func newService(t testing.TB, cfg Config) *Service {
 	t.Helper()
+	if cfg.Awk.Path == "" {
+		cfg.Awk = awkCommand()
+	}
 	s, err := New(cfg)
 	if err != nil {
 		t.Fatal(err)

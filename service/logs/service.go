@@ -30,6 +30,7 @@ type Config struct {
 	Limits     Limits
 	Pods       Pods   // serves the logs of pods by name, pod:NAME/CONTAINER/FILE; may be nil
 	SpillDir   string // where sort spills to; "" is the system's directory for temporary files
+	Awk        AwkCommand
 }
 
 // A Service runs commands on the log files of a node. It is safe for concurrent use.
