@@ -151,7 +151,7 @@ func TestLogFiles(t *testing.T) {
 func awkByREST(t *testing.T, port int, token string) {
 	t.Helper()
 	for line, want := range map[string][2]string{
-		"awk '$2 > 97 { print $2 }' app.log":         {"98\n99\n", ""},
+		"awk '$2 > 97 { print $2 }' app.log":         {"98\n99\n100\n", ""},
 		`awk 'BEGIN { s = "x"; while (1) s = s s }'`: {"", "app.logs.sort-memory"},
 	} {
 		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, fmt.Sprintf("http://127.0.0.1:%d/query", port), strings.NewReader(line))
