@@ -176,11 +176,12 @@ func TestInterruptEndsTheWork(t *testing.T) {
 	if err := os.MkdirAll(dir, 0o750); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join(dir, "Dockerfile"), []byte("FROM "+image+"\nRUN echo begun; sh -c 'sleep 6000; echo "+prefixed+"'\n"), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, "Dockerfile"), []byte("FROM "+image+"\nRUN echo be''gun; sh -c 'sleep 6000; echo "+prefixed+"'\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	running := func() bool { return exec.Command("pgrep", "-f", "sleep 6000; echo "+prefixed).Run() == nil }
 	p = u.start("image", "build", dir)
+	eventually(t, "what the step says, and not only its command", func() bool { return strings.Contains(p.log.String(), "begun") })
 	eventually(t, "the step's process", running)
 	if err := p.cmd.Process.Signal(syscall.SIGINT); err != nil {
 		t.Fatal(err)
