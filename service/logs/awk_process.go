@@ -199,8 +199,10 @@ func (c *crashOutput) explain(waitErr error) string {
 func (c *crashOutput) outOfMemory() bool {
 	for line := range strings.Lines(string(c.text)) {
 		line = strings.ToLower(line)
-		for _, sign := range []string{"out of memory", "cannot allocate", "failed to allocate", "failed to create new os thread",
-			"pthread_create failed", "cannot map pages", "cannot reserve"} {
+		for _, sign := range []string{
+			"out of memory", "cannot allocate", "failed to allocate", "failed to create new os thread",
+			"pthread_create failed", "cannot map pages", "cannot reserve",
+		} {
 			if strings.Contains(line, sign) {
 				return true
 			}
