@@ -32,7 +32,11 @@ func TestDev(t *testing.T) {
 	if fi, err := os.Stat(filepath.Join(u.dir, "config/drover/contexts.yaml")); err != nil || fi.Mode().Perm() != 0o600 {
 		t.Errorf("context file: %v, %v", fi, err)
 	}
-	first := u.online(1)[0]
+	var first host
+	eventually(t, "what the agent tells of its engine", func() bool {
+		first = u.online(1)[0]
+		return first.Engine != ""
+	})
 	if first.Name == "" || !strings.HasPrefix(first.Engine, "docker ") || first.Version == "" {
 		t.Errorf("host %+v", first)
 	}
