@@ -39,6 +39,7 @@ type original struct {
 	joined   *register.Result
 	uuid     string
 	instance map[string]any // its one container
+	stop     func()         // ends the agent and waits for it
 }
 
 // call does a request with the agent's keys.
@@ -94,8 +95,9 @@ func (o *original) answerPings(ctx context.Context) {
 				o.instance,
 			},
 		}}
-		if status, err := o.call(ctx, http.MethodPost, "/publish", reply, nil); ctx.Err() == nil && (err != nil || status != http.StatusCreated) {
-			o.t.Errorf("publish: %d %v", status, err)
+		var said struct{ Code, Message string }
+		if status, err := o.call(ctx, http.MethodPost, "/publish", reply, &said); ctx.Err() == nil && (err != nil || status != http.StatusCreated) {
+			o.t.Errorf("%s publish: %d %v %+v", time.Now().Format(time.StampMilli), status, err, said)
 		}
 	}
 }
@@ -157,13 +159,14 @@ func startOriginal(t *testing.T, u *user, server, dockerID, name string) *origin
 	var wg sync.WaitGroup
 	wg.Go(func() { o.answerPings(ctx) })
 	wg.Go(func() { _ = client.Run(ctx) })
-	t.Cleanup(func() {
+	o.stop = sync.OnceFunc(func() {
 		cancel()
 		wg.Wait()
 		_ = svc.Close()
 		engine.Close()
 		http.DefaultClient.CloseIdleConnections()
 	})
+	t.Cleanup(o.stop)
 	return o
 }
 
@@ -183,7 +186,7 @@ func TestHostAccess(t *testing.T) {
 	}
 	theirID := strings.TrimSpace(string(out))
 	a := u.api()
-	startOriginal(t, u, a.url, theirID, name+"-theirs")
+	agent := startOriginal(t, u, a.url, theirID, name+"-theirs")
 	var theirs container
 	eventually(t, "the container of the original agent", func() bool {
 		var all []container
@@ -301,6 +304,8 @@ func TestHostAccess(t *testing.T) {
 			}
 		})
 	}
+	t.Log("stopping", time.Now().Format(time.StampMilli))
+	agent.stop() // a server that ends refuses its replies
 	p.stop(os.Interrupt)
 }
 
