@@ -97,7 +97,7 @@ func (o *original) answerPings(ctx context.Context) {
 		}}
 		var said struct{ Code, Message string }
 		if status, err := o.call(ctx, http.MethodPost, "/publish", reply, &said); ctx.Err() == nil && (err != nil || status != http.StatusCreated) {
-			o.t.Errorf("%s publish: %d %v %+v", time.Now().Format(time.StampMilli), status, err, said)
+			o.t.Errorf("publish: %d %v %+v", status, err, said)
 		}
 	}
 }
@@ -304,7 +304,6 @@ func TestHostAccess(t *testing.T) {
 			}
 		})
 	}
-	t.Log("stopping", time.Now().Format(time.StampMilli))
 	agent.stop() // a server that ends refuses its replies
 	p.stop(os.Interrupt)
 }

@@ -47,6 +47,8 @@ type replica struct {
 	t     *testing.T
 	store *store.Store
 	http  *httptest.Server
+	// linger is how long net/http has to notice what a way left behind on the connection.
+	linger time.Duration
 }
 
 func start(t *testing.T, s *store.Store, change func(*access.Config)) *replica {
@@ -83,8 +85,16 @@ func (r *replica) serve(w http.ResponseWriter, req *http.Request) {
 	var err error
 	if access.IsWay(segs[1]) {
 		err = r.ServeWay(w, req, segs[1], strings.Join(segs[2:], "/"))
+		if r.linger > 0 {
+			select {
+			case <-req.Context().Done():
+			case <-time.After(r.linger):
+			}
+		}
 	}
 	switch segs[1] {
+	case "alive":
+		w.Header().Set("X-Alive", fmt.Sprint(req.Context().Err()))
 	case "tunnel":
 		if _, err := r.store.Agents.Get(req.URL.Query().Get("agent")); err != nil {
 			http.Error(w, "unknown", http.StatusUnauthorized)

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"net/url"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
@@ -51,15 +52,30 @@ func (a *Access) proxyHTTP(w http.ResponseWriter, r *http.Request, c *channel, c
 	}
 	var sending sync.WaitGroup
 	defer sending.Wait()
+	var sent atomic.Bool // the whole body
+	closing := func() {}
 	if !head.Hijack {
 		sending.Go(func() {
 			_, err := io.CopyBuffer(messages{c}, struct{ io.Reader }{r.Body}, make([]byte, 4096))
+			sent.Store(err == nil)
 			if err == nil {
 				_ = sendMessage(c, message{EOF: true}) // the answer tells if it is gone
 			}
 		})
-		// A body that is still being sent when the answer is complete is nobody's any more.
-		defer func() { _ = rc.SetReadDeadline(time.Unix(1, 0)) }()
+		closing = func() {
+			if r.Body != http.NoBody && !sent.Load() {
+				w.Header().Set("Connection", "close")
+			}
+		}
+		defer func() {
+			if r.Body == http.NoBody || sent.Load() {
+				return
+			}
+			// A body that is still being sent when the answer is complete is nobody's any more. The deadline ends the
+			// context of the connection too, which therefore serves no other request.
+			closing()
+			_ = rc.SetReadDeadline(time.Unix(1, 0))
+		}()
 	}
 	first, ok, err := recvMessage(c)
 	switch {
@@ -74,6 +90,7 @@ func (a *Access) proxyHTTP(w http.ResponseWriter, r *http.Request, c *channel, c
 	for _, name := range append(hop[:], "Connection", "Content-Security-Policy", "X-Content-Type-Options") {
 		w.Header().Del(name)
 	}
+	closing()
 	w.WriteHeader(first.Code)
 	for next := first; ; {
 		if len(next.Body) > 0 {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptrace"
 	"net/url"
 	"strings"
 	"testing"
@@ -407,4 +408,64 @@ func TestContainerProxyMessages(t *testing.T) {
 		t.Error("an answer that was cut off looked whole")
 	}
 	http.DefaultClient.CloseIdleConnections()
+}
+
+// TestTheConnectionServesTheNextRequest sends a second request over the connection of one that went to a container.
+func TestTheConnectionServesTheNextRequest(t *testing.T) {
+	s := storetest.Open(t)
+	r := start(t, s, nil)
+	r.linger = 20 * time.Millisecond
+	_, agentID := host(t, s, "uuid-1", original)
+	back := connectBackend(t, r, "uuid-1", agentID)
+	token := viewToken(t, r, "uuid-1", access.WayProxy, map[string]any{"proxy": map[string]any{"Container": "abc", "scheme": "http", "address": "10.42.0.5:8080"}})
+	stuck, unstick := io.Pipe()
+	defer unstick.Close()
+	for name, c := range map[string]struct {
+		body   io.Reader
+		whole  bool
+		reused bool
+	}{
+		"no body":           {nil, true, true},
+		"a whole body":      {strings.NewReader("in"), true, true},
+		"a body that lasts": {stuck, false, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			client := &http.Client{Transport: &http.Transport{MaxConnsPerHost: 2}, Timeout: patience}
+			defer client.CloseIdleConnections()
+			answered := make(chan error, 1)
+			go func() {
+				req, _ := http.NewRequestWithContext(t.Context(), http.MethodPost, r.http.URL+"/v1/container-proxy/?token="+token, c.body)
+				resp, err := client.Do(req)
+				if err == nil {
+					_, err = io.Copy(io.Discard, resp.Body)
+					resp.Body.Close()
+				}
+				answered <- err
+			}()
+			var key string
+			for whole := false; key == "" || whole != c.whole; {
+				k, rest, _ := strings.Cut(read(t, back), "||")
+				if strings.HasPrefix(rest, "0||") {
+					key = k
+				}
+				whole = k == key && strings.Contains(rest, `"eof":true`)
+			}
+			write(t, back, key+`||1||{"code":200}`)
+			write(t, back, key+`||1||{"eof":true}`)
+			if err := <-answered; err != nil {
+				t.Fatal(err)
+			}
+			reused := false
+			trace := &httptrace.ClientTrace{GotConn: func(i httptrace.GotConnInfo) { reused = i.Reused }}
+			req, _ := http.NewRequestWithContext(httptrace.WithClientTrace(t.Context(), trace), http.MethodGet, r.http.URL+"/v1/alive", nil)
+			resp, err := client.Do(req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			resp.Body.Close()
+			if got := resp.Header.Get("X-Alive"); got != "<nil>" || reused != c.reused {
+				t.Errorf("reused: %t, the context of the next request: %s", reused, got)
+			}
+		})
+	}
 }
