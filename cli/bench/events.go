@@ -469,8 +469,8 @@ func (s *suite) lifeByEvents(ctx context.Context) error {
 	uuid := fmt.Sprintf("00000000-0000-4000-8000-%012d", n)
 	resource := fmt.Sprintf("1ihm%d", n)
 	instance := fmt.Sprintf(`"instance":{"id":%d,"type":"instance","kind":"container","name":"bench%d","uuid":%q,`+
-		`"data":{"fields":{"imageUuid":"docker:%s","command":["/bin/sleep","86400"],"labels":{%q:"1"},"restartPolicy":{"name":"no"}}},`+
-		`"nics":[{"deviceNumber":0,"network":{"kind":"dockerNone"}}]}`, n, n, uuid, s.Image, benchLabel)
+		`"data":{"fields":{"imageUuid":"docker:%s","command":["/bin/sleep","86400"],"labels":{%q:%q},"restartPolicy":{"name":"no"}}},`+
+		`"nics":[{"deviceNumber":0,"network":{"kind":"dockerNone"}}]}`, n, n, uuid, s.Image, benchLabel, s.raw.run)
 	for _, step := range []struct{ name, process string }{
 		{"compute.instance.activate", ""}, {"compute.instance.deactivate", `"processData":{"timeout":0},`}, {"compute.instance.remove", ""},
 	} {

@@ -9,6 +9,8 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"os"
+	"strconv"
 	"time"
 )
 
@@ -16,12 +18,14 @@ import (
 type rawDocker struct {
 	http *http.Client
 	base string // "http://d/v1.41"
+	run  string // value of the label: runs at the same time leave each other's containers alone
 }
 
 // newRawDocker returns a client of the engine at a unix socket path, with as many kept connections as workers.
 func newRawDocker(socket string, workers int) *rawDocker {
 	return &rawDocker{
 		base: "http://d",
+		run:  strconv.Itoa(os.Getpid()),
 		http: &http.Client{Transport: &http.Transport{
 			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 				var d net.Dialer
@@ -85,7 +89,7 @@ func (d *rawDocker) inspect(ctx context.Context, id string) error {
 	return err
 }
 
-// benchLabel marks what a bench made, so that a broken run can be cleaned by hand.
+// benchLabel marks what a bench made, so that a broken run can be cleaned by hand. Its value is the run.
 const benchLabel = "io.drover.bench"
 
 func (d *rawDocker) create(ctx context.Context, name, image string, cmd ...string) (string, error) {
@@ -94,7 +98,7 @@ func (d *rawDocker) create(ctx context.Context, name, image string, cmd ...strin
 
 // createLabelled adds the bench's own label.
 func (d *rawDocker) createLabelled(ctx context.Context, name, image string, labels map[string]string, cmd ...string) (string, error) {
-	labels[benchLabel] = "1"
+	labels[benchLabel] = d.run
 	b, err := d.do(ctx, http.MethodPost, "/containers/create?name="+url.QueryEscape(name), map[string]any{
 		"Image": image, "Cmd": cmd,
 		"Labels":     labels,
@@ -127,11 +131,11 @@ func (d *rawDocker) remove(ctx context.Context, id string) error {
 	return err
 }
 
-// removeAll removes what benches made, on a fresh context so that an interrupted run cleans up too.
+// removeAll removes what this run made, on a fresh context so that an interrupted run cleans up too.
 func (d *rawDocker) removeAll() error {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	filters := url.QueryEscape(`{"label":["` + benchLabel + `"]}`)
+	filters := url.QueryEscape(`{"label":["` + benchLabel + "=" + d.run + `"]}`)
 	b, err := d.do(ctx, http.MethodGet, "/containers/json?all=1&filters="+filters, nil)
 	if err != nil {
 		return err

@@ -152,7 +152,7 @@ func (s *streamsSuite) command(ctx context.Context, out io.WriteCloser, name str
 // follow measures a line from a process's input to the viewer of its log.
 func (s *streamsSuite) follow(ctx context.Context, r *Report) error {
 	b, err := s.raw.do(ctx, http.MethodPost, "/containers/create?name="+s.names+"-follow", map[string]any{
-		"Image": s.Image, "Cmd": []string{"cat"}, "OpenStdin": true, "Labels": map[string]string{benchLabel: "1"},
+		"Image": s.Image, "Cmd": []string{"cat"}, "OpenStdin": true, "Labels": map[string]string{benchLabel: s.raw.run},
 		"HostConfig": map[string]any{"NetworkMode": "none"},
 	})
 	if err != nil {
