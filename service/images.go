@@ -268,6 +268,7 @@ func (s *Service) takeImages(w http.ResponseWriter, r *http.Request, take func(c
 // stopBody ends a Read of the body that waits for a caller who sends nothing, so that the stream can be closed. It is
 // for bodies that were not read to their end: the connection is not used again then.
 func stopBody(w http.ResponseWriter) {
+	w.Header().Set("Connection", "close")
 	_ = http.NewResponseController(w).SetReadDeadline(time.Now()) // where that cannot be, the caller's end does it
 }
 

@@ -265,6 +265,13 @@ func (w *recorder) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	return conn, rw, err
 }
 
+// FlushError is for http.ResponseController: a flush begins the answer too.
+func (w *recorder) FlushError() error {
+	err := http.NewResponseController(w.ResponseWriter).Flush()
+	w.begun = w.begun || !errors.Is(err, http.ErrNotSupported)
+	return err
+}
+
 func (w *recorder) WriteHeader(status int) {
 	w.begun = true
 	w.ResponseWriter.WriteHeader(status)
