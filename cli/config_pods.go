@@ -2,17 +2,20 @@ package cli
 
 // PodsConfig is where pods are known from, beside the labels of containers.
 type PodsConfig struct {
-	Map              string // auto, on or off
-	Kubelet          string // URL of the kubelet's /pods
-	KubeletTokenFile string
-	KubeletCAFile    string
-	KubeletInsecure  bool
-	APIServer        bool
-	Sidecars         []string
-	NodeName         string
-	NodeIP           string
-	KmsgPath         string // the kernel's log; "-" is none
-	PrestopDir       string
+	Map                string // auto, on or off
+	Kubelet            string // URL of the kubelet's /pods
+	KubeletTokenFile   string
+	KubeletCAFile      string
+	KubeletInsecure    bool
+	APIServer          bool
+	APIServerURL       string // "" is that of the pod's service account, and so are the two that follow
+	APIServerTokenFile string
+	APIServerCAFile    string
+	Sidecars           []string
+	NodeName           string
+	NodeIP             string
+	KmsgPath           string // the kernel's log; "-" is none
+	PrestopDir         string
 }
 
 // podKeys are the keys of the pod map and of what hangs on it.
@@ -28,8 +31,14 @@ func podKeys() []configKey {
 			dir(func(c *Config) *string { return &c.Pods.KubeletCAFile })).vars("DROVER_KUBELET_CA_FILE"),
 		key("app.pods.kubelet-insecure", "do not verify the kubelet's certificate",
 			boolean(func(c *Config) *bool { return &c.Pods.KubeletInsecure })).vars("DROVER_KUBELET_INSECURE").defaults("false").of(kindBool),
-		key("app.pods.apiserver", "follow the pods of this node at the API server, with the pod's service account",
+		key("app.pods.apiserver", "follow the pods of this node at the API server, with the pod's service account or what follows",
 			boolean(func(c *Config) *bool { return &c.Pods.APIServer })).vars("DROVER_APISERVER").defaults("false").of(kindBool),
+		key("app.pods.apiserver-url", "URL of the API server, outside of a pod",
+			httpURL(func(c *Config) *string { return &c.Pods.APIServerURL })).vars("DROVER_APISERVER_URL"),
+		key("app.pods.apiserver-token-file", "token that may list and watch pods",
+			dir(func(c *Config) *string { return &c.Pods.APIServerTokenFile })).vars("DROVER_APISERVER_TOKEN_FILE"),
+		key("app.pods.apiserver-ca-file", "PEM file of the authority of the API server's certificate",
+			dir(func(c *Config) *string { return &c.Pods.APIServerCAFile })).vars("DROVER_APISERVER_CA_FILE"),
 		key("app.pods.sidecars", "parts of the names of containers that only help others",
 			list(func(c *Config) *[]string { return &c.Pods.Sidecars })).vars("DROVER_SIDECARS").defaults("sidecar").of(kindList),
 		key("app.node.name", "name of this node in Kubernetes; empty: the host's",

@@ -151,8 +151,8 @@ func (p *engineProbe) find(ctx context.Context) ([]runtime.Engine, error) {
 		if err != nil {
 			p.log.WithError(err).WithField("socket", path).Debug("no answer")
 		}
-		if err == nil && e.Type() == engineDocker && len(all) > 0 && all[0].answers && all[0].engine.Type() == engineDocker {
-			_ = e.Close() // cri-dockerd: the containers of dockerd, which is here itself
+		if err == nil && e.Type() == engineDocker && len(all) > 0 && all[0].engine.Type() == engineDocker && (all[0].answers || all[0].wanted && !wanted) {
+			_ = e.Close() // cri-dockerd: the containers of dockerd, which is here itself, or will be
 			continue
 		}
 		all = append(all, candidate{engine: e, wanted: wanted, answers: err == nil})

@@ -95,7 +95,7 @@ func podSources(cfg *Config) ([]pods.Source, error) {
 		sources = append(sources, s)
 	}
 	if p.APIServer {
-		conf, err := rest.InClusterConfig()
+		conf, err := apiServerConfig(p)
 		if err != nil {
 			return nil, fmt.Errorf("app.pods.apiserver: %w", err)
 		}
@@ -113,6 +113,26 @@ func podSources(cfg *Config) ([]pods.Source, error) {
 		sources = append(sources, s)
 	}
 	return sources, nil
+}
+
+// apiServerConfig is how the API server is reached: as the configuration says, or as every pod does.
+func apiServerConfig(p *PodsConfig) (*rest.Config, error) {
+	if p.APIServerURL == "" {
+		if p.APIServerTokenFile != "" || p.APIServerCAFile != "" {
+			return nil, errors.New("a token or an authority, but no app.pods.apiserver-url")
+		}
+		conf, err := rest.InClusterConfig()
+		if err != nil {
+			return nil, fmt.Errorf("%w; outside of a pod, app.pods.apiserver-url is needed", err)
+		}
+		return conf, nil
+	}
+	if p.APIServerTokenFile != "" && !strings.HasPrefix(strings.ToLower(p.APIServerURL), "https:") {
+		return nil, errors.New("the token would be sent in clear: app.pods.apiserver-url is not https")
+	}
+	return &rest.Config{
+		Host: p.APIServerURL, BearerTokenFile: p.APIServerTokenFile, TLSClientConfig: rest.TLSClientConfig{CAFile: p.APIServerCAFile},
+	}, nil
 }
 
 // machineIP is the first address of this machine that others reach; "" if there is none.
@@ -241,5 +261,5 @@ func (h *nodeHost) source() func() observe.Pods {
 func (h *nodeHost) health() observe.Pods {
 	s := h.store.Health()
 	// The engines decide: a source that does not answer leaves its facts out, and is among the errors.
-	return observe.Pods{Ready: !s.LastRefresh.IsZero(), Pods: s.Pods, Containers: s.Containers, Refresh: s.Took, Errors: s.Errors}
+	return observe.Pods{Ready: !s.LastRefresh.IsZero(), Pods: s.Pods, Containers: s.Containers, Refresh: s.Took, Lists: s.Lists, Errors: s.Errors}
 }

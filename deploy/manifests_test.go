@@ -61,7 +61,15 @@ func functions(t *template.Template) template.FuncMap {
 		"trimSuffix": func(suffix, s string) string { return strings.TrimSuffix(s, suffix) },
 		"dir":        path.Dir,
 		"empty":      func(v any) bool { ok, _ := template.IsTrue(v); return !ok },
-		"sha256sum":  func(s string) string { b := sha256.Sum256([]byte(s)); return hex.EncodeToString(b[:]) },
+		"hasPrefix":  func(prefix, s string) bool { return strings.HasPrefix(s, prefix) },
+		"dict":       func(k string, v any) map[string]any { return map[string]any{k: v} },
+		"fromYaml": func(s string) (map[string]any, error) {
+			var m map[string]any
+			err := yaml.Unmarshal([]byte(s), &m)
+			return m, err
+		},
+		"mergeOverwrite": func(base, over map[string]any) map[string]any { merge(base, over); return base },
+		"sha256sum":      func(s string) string { b := sha256.Sum256([]byte(s)); return hex.EncodeToString(b[:]) },
 	}
 }
 
@@ -188,14 +196,15 @@ func objects(t *testing.T, docs []string) map[string]any {
 
 func TestChart(t *testing.T) {
 	for name, values := range map[string]string{
-		"default":     "",
-		"cri-o":       "engine: {criSocket: /run/crio/crio.sock}\npodMonitor: {create: true, labels: {release: prom}}",
-		"dockerd":     "engine: {kind: docker, criSocket: \"\", dockerSocket: /run/docker.sock}\npods: {apiserver: false}",
-		"both":        "engine: {kind: auto, dockerSocket: /run/docker.sock}\nportForwardLoopback: true",
-		"files":       "tls: {mode: files, secret: node-tls}\nserver: {secret: drover-server}\nlogs: {stdinRoots: [/data/logs/stdin]}",
-		"kubelet":     "pods: {apiserver: false, kubelet: \"https://127.0.0.1:10250/pods\"}\nports: {logs: 0, debug: 10102}\nprestopDir: \"\"",
-		"odds":        "config: {container: {ticker: 10}}\nextraVolumes: [{name: x, emptyDir: {}}]\nextraVolumeMounts: [{name: x, mountPath: /x}]\npodAnnotations: {a: b}\npodLabels: {c: d}\nimagePullSecrets: [{name: p}]",
-		"own account": "serviceAccount: {create: false, name: mine}\nrbac: {create: false}",
+		"default":           "",
+		"cri-o":             "engine: {criSocket: /run/crio/crio.sock}\npodMonitor: {create: true, labels: {release: prom}}",
+		"dockerd":           "engine: {kind: docker, criSocket: \"\", dockerSocket: /run/docker.sock}\npods: {apiserver: false}",
+		"both":              "engine: {kind: auto, dockerSocket: /run/docker.sock}\nportForwardLoopback: true",
+		"files":             "tls: {mode: files, secret: node-tls}\nserver: {secret: drover-server}\nlogs: {stdinRoots: [/data/logs/stdin]}",
+		"kubelet":           "pods: {apiserver: false, kubelet: \"https://127.0.0.1:10250/pods\"}\nports: {logs: 0, debug: 10102}\nprestopDir: \"\"",
+		"odds":              "config: {container: {ticker: 10}, log: {level: debug}, pods: {kubelet-insecure: true}}\nextraVolumes: [{name: x, emptyDir: {}}]\nextraVolumeMounts: [{name: x, mountPath: /x}]\npodAnnotations: {a: b}\npodLabels: {c: d}\nimagePullSecrets: [{name: p}]",
+		"read-only kubelet": "pods: {apiserver: false, kubelet: \"http://127.0.0.1:10255/pods\"}",
+		"own account":       "serviceAccount: {create: false, name: mine}\nrbac: {create: false}",
 	} {
 		t.Run(name, func(t *testing.T) { checkChart(t, name, objects(t, render(t, values))) })
 	}
@@ -248,6 +257,15 @@ func checkChart(t *testing.T, name string, all map[string]any) {
 	case "dockerd":
 		if mounts["cri"] != "" || mounts["docker"] != "/run/docker.sock" || role != nil || *spec.AutomountServiceAccountToken {
 			t.Error("dockerd alone needs no CRI socket and no rights")
+		}
+	case "odds":
+		p, _ := config.App["pods"].(map[string]any)
+		if p["kubelet-insecure"] != true || p["map"] != "on" || !strings.Contains(text, "level: debug") || !strings.Contains(text, "format: json") {
+			t.Errorf("what config has does not go over the rest: %s", text)
+		}
+	case "kubelet", "read-only kubelet":
+		if strings.Contains(text, "kubelet-token-file") != (name == "kubelet") {
+			t.Errorf("a token for https, and for nothing else: %s", text)
 		}
 	case "own account":
 		if all["ServiceAccount"] != nil || role != nil || spec.ServiceAccountName != "mine" {

@@ -88,6 +88,7 @@ func (m *channelMetrics) Collect(out chan<- prometheus.Metric) {
 		gauge("pod_containers", "Containers in the pod map.", float64(p.Containers))
 		gauge("pod_map_ready", "1 once every engine and source has answered.", boolean(p.Ready))
 		gauge("pod_map_errors", "Engines and sources that do not answer.", float64(len(p.Errors)))
+		counter("pod_map_lists_total", "How often everything was listed anew.", p.Lists)
 		gauge("pod_map_refresh_seconds", "How long the last refresh took.", p.Refresh.Seconds())
 	}
 	counter("dropped_total", "Replies and container events that were lost. It stays 0.", dropped)

@@ -54,6 +54,7 @@ type Pods struct {
 	Pods       int               `json:"pods"`
 	Containers int               `json:"containers"`
 	Refresh    time.Duration     `json:"-"`                // how long the last one took
+	Lists      uint64            `json:"-"`                // how often everything was listed anew
 	Errors     map[string]string `json:"errors,omitempty"` // of engines and sources
 }
 

@@ -38,6 +38,9 @@ func NewKubelet(cfg KubeletConfig) (Source, error) {
 	if err := checkURL(cfg.URL); err != nil {
 		return nil, fmt.Errorf("the kubelet's address: %w", err)
 	}
+	if cfg.TokenFile != "" && !strings.HasPrefix(strings.ToLower(cfg.URL), "https:") {
+		return nil, errors.New("the kubelet's token would be sent in clear: its URL is not https")
+	}
 	if cfg.Interval <= 0 {
 		cfg.Interval = 10 * time.Second
 	}

@@ -308,6 +308,7 @@ func (s *Store) publish(began time.Time, complete bool) {
 	s.health.Pods, s.health.Containers = len(state.pods), len(state.containers)
 	if complete {
 		s.health.LastRefresh = time.Now()
+		s.health.Lists++
 	}
 	if listed && allTold && !s.health.Ready {
 		s.health.Ready = true

@@ -220,7 +220,7 @@ func TestKubeletTrust(t *testing.T) {
 	if err := ask(pods.KubeletConfig{SkipVerify: true}); err != nil {
 		t.Errorf("any certificate: %v", err)
 	}
-	for _, cfg := range []pods.KubeletConfig{{URL: "ftp://x"}, {URL: "::"}, {URL: server.URL, CAFile: "/no/such"}, {URL: server.URL, CAFile: "/etc/hostname"}} {
+	for _, cfg := range []pods.KubeletConfig{{URL: "ftp://x"}, {URL: "::"}, {URL: "http://127.0.0.1:10255/pods", TokenFile: "/token"}, {URL: server.URL, CAFile: "/no/such"}, {URL: server.URL, CAFile: "/etc/hostname"}} {
 		if _, err := pods.NewKubelet(cfg); err == nil {
 			t.Errorf("%+v is accepted", cfg)
 		}

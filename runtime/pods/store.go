@@ -101,6 +101,7 @@ type Health struct {
 	Pods        int           // in the map
 	Containers  int           // in the map, sandboxes too
 	LastRefresh time.Time     // of the last one that all engines answered
+	Lists       uint64        // how often all engines were listed, and answered
 	Took        time.Duration // the last refresh
 	Errors      map[string]string
 }

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"net/http"
 	"strings"
 	"sync"
 	"testing"
@@ -23,11 +24,19 @@ func TestExec(t *testing.T) {
 	t.Run("exit code and streams", func(t *testing.T) {
 		(&rig{t: t}).everyWay(func(t *testing.T, pod, kind string) {
 			var out, errOut bytes.Buffer
-			err := r.executor(kind, r.path(pod, "output=1&error=1", "sh", "-c", "echo out; echo err >&2; exit 3"), r.all()).
+			var protocol string
+			upgraded := func(resp *http.Response) {
+				protocol = resp.Header.Get(map[string]string{"spdy": "X-Stream-Protocol-Version", "websocket": "Sec-Websocket-Protocol"}[kind])
+			}
+			err := r.observed(kind, r.path(pod, "output=1&error=1", "sh", "-c", "echo out; echo err >&2; exit 3"), r.all(), upgraded).
 				StreamWithContext(bounded(t), remotecommand.StreamOptions{Stdout: &out, Stderr: &errOut})
 			var code utilexec.CodeExitError
 			if !errors.As(err, &code) || code.Code != 3 || out.String() != "out\n" || errOut.String() != "err\n" {
 				t.Errorf("stdout %q, stderr %q, %v", out.String(), errOut.String(), err)
+			}
+			// client-go offers v5 over WebSocket alone, and v4 as the best over SPDY.
+			if want := map[string]string{"spdy": "v4.channel.k8s.io", "websocket": "v5.channel.k8s.io"}[kind]; protocol != want {
+				t.Errorf("they speak %q, not %q", protocol, want)
 			}
 		})
 	})

@@ -197,13 +197,32 @@ func (r *rig) all() string {
 	return r.sign(*c)
 }
 
+type roundTripper func(*http.Request) (*http.Response, error)
+
+func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
 func (r *rig) executor(kind, path, bearer string) remotecommand.Executor {
+	r.t.Helper()
+	return r.observed(kind, path, bearer, func(*http.Response) {})
+}
+
+// observed is executor that shows the answer to the upgrade.
+func (r *rig) observed(kind, path, bearer string, upgraded func(*http.Response)) remotecommand.Executor {
 	r.t.Helper()
 	u, err := url.Parse(r.url + path)
 	if err != nil {
 		r.t.Fatal(err)
 	}
 	cfg := &rest.Config{Host: r.url, BearerToken: bearer}
+	cfg.Wrap(func(next http.RoundTripper) http.RoundTripper {
+		return roundTripper(func(req *http.Request) (*http.Response, error) {
+			resp, err := next.RoundTrip(req)
+			if err == nil {
+				upgraded(resp)
+			}
+			return resp, err
+		})
+	})
 	var e remotecommand.Executor
 	if kind == "spdy" {
 		e, err = remotecommand.NewSPDYExecutor(cfg, http.MethodPost, u)

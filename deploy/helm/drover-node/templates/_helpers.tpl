@@ -18,7 +18,16 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- if .Values.serviceAccount.name }}{{ .Values.serviceAccount.name }}{{ else if .Values.serviceAccount.create }}{{ include "drover-node.fullname" . }}{{ else }}default{{ end }}
 {{- end }}
 
+{{/* application.yaml; what .Values.config has goes over what the other values make of it. */}}
 {{- define "drover-node.config" -}}
+{{- if .Values.config }}
+{{- toYaml (dict "app" (mergeOverwrite (fromYaml (include "drover-node.base" .)).app .Values.config)) }}
+{{- else }}
+{{- include "drover-node.base" . }}
+{{- end }}
+{{- end }}
+
+{{- define "drover-node.base" -}}
 app:
   engine: {{ .Values.engine.kind }}
   {{- if .Values.engine.criSocket }}
@@ -56,8 +65,10 @@ app:
     apiserver: {{ .Values.pods.apiserver }}
     {{- with .Values.pods.kubelet }}
     kubelet: {{ . | quote }}
+    {{- if hasPrefix "https:" . }}
     kubelet-token-file: /var/run/secrets/kubernetes.io/serviceaccount/token
     kubelet-ca-file: /var/run/secrets/kubernetes.io/serviceaccount/ca.crt
+    {{- end }}
     {{- end }}
     sidecars: {{ toJson .Values.pods.sidecars }}
   prestop:
@@ -66,7 +77,4 @@ app:
   oom-kmsg-path: "-"
   log:
     format: json
-  {{- with .Values.config }}
-  {{- toYaml . | nindent 2 }}
-  {{- end }}
 {{- end }}
