@@ -53,6 +53,7 @@ func TestDev(t *testing.T) {
 			Setup: func(e *testscript.Env) error {
 				e.Setenv("XDG_CONFIG_HOME", filepath.Join(u.dir, "config"))
 				e.Setenv("HOME", e.WorkDir)
+				e.Setenv("GORACE", raceOptions)
 				e.Setenv("IMAGE", image)
 				e.Setenv("NAME", fmt.Sprintf("%s-%s", name, filepath.Base(e.WorkDir)))
 				e.Setenv("HOST", first.Name)

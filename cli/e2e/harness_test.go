@@ -30,6 +30,7 @@ const patience = 90 * time.Second
 
 // TestMain makes this test binary the command drover too, in processes of its own and with the race detector.
 func TestMain(m *testing.M) {
+	_ = os.Setenv("GORACE", raceOptions) // cannot fail: the name is well-formed
 	testscript.Main(m, map[string]func(){"drover": func() {
 		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 		defer stop()
@@ -38,6 +39,9 @@ func TestMain(m *testing.M) {
 		}))
 	}})
 }
+
+// raceOptions keeps the race detector from sleeping for a second at the end of each of the hundreds of commands.
+const raceOptions = "atexit_sleep_ms=0"
 
 // prefix names what a test makes in the engine, so that it can be removed and is nobody else's.
 func prefix(t *testing.T) string {

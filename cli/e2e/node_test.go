@@ -280,9 +280,10 @@ func TestNodeAgent(t *testing.T) {
 	if pods[0].Host != host.Name || pods[0].Name != "web-0" || pods[0].Containers[1].ID != ids["app"] || pods[0].Containers[2].Role != "sidecar" {
 		t.Errorf("%+v", pods)
 	}
-	if out := u.must("pods"); !strings.Contains(out, "web-0") || !strings.Contains(out, "2/2") {
-		t.Errorf("table:\n%s", out)
-	}
+	eventually(t, "two that are ready", func() bool {
+		out := u.must("pods")
+		return strings.Contains(out, "web-0") && strings.Contains(out, "2/2")
+	})
 	if out := u.must("pods", ns+"/web-0"); !strings.Contains(out, "helper-sidecar") || !strings.Contains(out, "sandbox") {
 		t.Errorf("table:\n%s", out)
 	}
