@@ -230,8 +230,12 @@ func (a *app) session(ctx context.Context, cfg *Config, joined *register.Result,
 	hostIP := firstOf(host.HostIP, joined.AgentIP)
 
 	var reporter *ping.Reporter
+	var metadata http.RoundTripper
+	if host.DetectCloudProvider {
+		metadata = hostinfo.MetadataTransport()
+	}
 	collector := hostinfo.New(hostinfo.Config{
-		Root: firstOf(host.Rootfs, "/"), StateDir: host.StateDir, Log: log,
+		Root: firstOf(host.Rootfs, "/"), StateDir: host.StateDir, Log: log, Metadata: metadata,
 		EngineRoot: func() string { return reporter.EngineRoot() },
 	})
 	reporter = ping.New(ping.Config{

@@ -4,7 +4,9 @@ import (
 	"context"
 	"fmt"
 	"io/fs"
+	"net/http"
 	"os"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -26,6 +28,9 @@ type Config struct {
 	// Limits says that the limits of the outermost cgroup below Root are the host's own, as in an LXC container that
 	// acts as a host. Leave it out when the agent itself runs in a limited container and sees its own.
 	Limits bool
+	// Metadata reaches the metadata service of the cloud that the host runs in, to write info.json where there is none:
+	// see [MetadataTransport]. nil asks nobody.
+	Metadata http.RoundTripper
 	// Interval is the time between two samples; default 10 s.
 	Interval time.Duration
 	// Log gets each collector's error, once until it changes; nil discards.
@@ -96,8 +101,14 @@ func (c *Collector) Sample() *Sample { return c.last.Load() }
 func (c *Collector) Run(ctx context.Context) error {
 	t := time.NewTimer(firstGap)
 	defer t.Stop()
+	detected := make(chan error, 1)
+	var detecting sync.WaitGroup
+	ctx, stop := context.WithCancel(ctx)
+	defer func() { stop(); detecting.Wait() }()
+	slow := true
 	for n := 0; ; n++ {
-		s := c.collect(n%slowEvery == 0)
+		s := c.collect(slow || n%slowEvery == 0)
+		slow = false
 		if n > 0 {
 			t.Reset(c.cfg.Interval)
 		}
@@ -109,11 +120,17 @@ func (c *Collector) Run(ctx context.Context) error {
 			var err error
 			c.key, err = c.hostKey()
 			c.report("host key", err)
+			if c.cfg.Metadata != nil && lacksCloudLabels(c.cfg.StateDir) {
+				detecting.Go(func() { detected <- c.detectCloud(ctx) })
+			}
 		}
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-t.C:
+		case err := <-detected:
+			c.report("cloud provider", err)
+			slow = true
 		}
 	}
 }

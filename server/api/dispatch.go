@@ -58,6 +58,8 @@ func (h *Handler) dispatch(q *request) error {
 		return q.serveHostLogs()
 	case isHostProxy(segs):
 		return q.serveHostProxy()
+	case isConfigContent(segs):
+		return q.serveConfigContent(segs[1])
 	case len(segs) == 1 && lower(segs[0]) == "tunnel":
 		return q.serveTunnel()
 	case len(segs) > 3:
