@@ -21,6 +21,7 @@ import (
 	"github.com/sirupsen/logrus"
 	"golang.org/x/net/netutil"
 
+	"github.com/droverhq/drover/events/tunnel"
 	"github.com/droverhq/drover/service/node"
 	"github.com/droverhq/drover/service/token"
 )
@@ -103,7 +104,7 @@ func (p *nodePort) listen(ctx context.Context) (net.Addr, error) {
 	}
 	l = netutil.LimitListener(l, maxPortConns)
 	if conf != nil {
-		l = tls.NewListener(l, conf)
+		l = tls.NewListener(tunnel.CorkListener(l), conf)
 	}
 	p.listener = l
 	return l.Addr(), nil

@@ -20,6 +20,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/droverhq/drover/events/tunnel"
 	"github.com/droverhq/drover/server/access"
 	"github.com/droverhq/drover/server/api"
 	"github.com/droverhq/drover/server/compute"
@@ -166,7 +167,7 @@ func (s *Server) Run(ctx context.Context) (err error) {
 		return fmt.Errorf("server: %w", err)
 	}
 	if tlsConfig != nil {
-		ln = tls.NewListener(ln, tlsConfig)
+		ln = tls.NewListener(tunnel.CorkListener(ln), tlsConfig)
 	}
 	if err := s.compose(p); err != nil {
 		return fmt.Errorf("server: %w", err)

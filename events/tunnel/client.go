@@ -119,7 +119,15 @@ func NewClient(cfg Config) (*Client, error) {
 		cfg.Drain = 2 * time.Second
 	}
 	c := &Client{cfg: cfg, target: u.String(), state: Idle, changed: time.Now()}
+	var plain net.Dialer
 	c.dialer = websocket.Dialer{
+		NetDialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+			conn, err := plain.DialContext(ctx, network, address)
+			if err != nil || u.Scheme != "wss" {
+				return conn, err
+			}
+			return corked(conn), nil
+		},
 		Proxy:            cfg.Proxy,
 		TLSClientConfig:  cfg.TLS,
 		HandshakeTimeout: cfg.DialTimeout,

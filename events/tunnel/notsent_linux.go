@@ -15,6 +15,9 @@ func limitUnsent(conn net.Conn) {
 	if t, ok := conn.(*tls.Conn); ok {
 		conn = t.NetConn()
 	}
+	if c, ok := conn.(*corkConn); ok {
+		conn = c.Conn
+	}
 	t, ok := conn.(*net.TCPConn)
 	if !ok {
 		return

@@ -30,7 +30,7 @@ type Options struct {
 }
 
 const (
-	chunk = 64 << 10 // longest data frame
+	chunk = 64<<10 + 256 // longest data frame: 64 KiB, and what protocols on a stream put before that
 	// frameBuffer holds a whole frame: yamux header, payload, and room for gorilla's frame header.
 	frameBuffer = chunk + 64
 	// closeWait bounds how long the peer of a closed stream may go on writing to it before it is reset.

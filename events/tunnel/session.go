@@ -103,7 +103,7 @@ func (s *Session) DialContext(ctx context.Context, _, _ string) (net.Conn, error
 			return nil, o.err
 		}
 		s.opened.Add(1)
-		return &stream{mux: o.mux, release: func() { <-s.slots }}, nil
+		return newStream(o.mux, func() { <-s.slots }), nil
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	}
@@ -144,7 +144,7 @@ func (l listener) Accept() (net.Conn, error) {
 			_ = mux.Close()
 			continue
 		}
-		return &stream{mux: mux, release: func() { l.s.accepted.Add(-1) }}, nil
+		return newStream(mux, func() { l.s.accepted.Add(-1) }), nil
 	}
 }
 

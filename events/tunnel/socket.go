@@ -22,6 +22,7 @@ const (
 // and close. It joins a frame's header to its body, so that a frame is one message and one system call.
 type socket struct {
 	ws   *websocket.Conn
+	held *Cork // of the connection under TLS
 	opts Options
 
 	msg io.Reader // rest of the message being read
@@ -36,7 +37,7 @@ type socket struct {
 }
 
 func newSocket(ws *websocket.Conn, opts Options) *socket {
-	s := &socket{ws: ws, opts: opts}
+	s := &socket{ws: ws, held: CorkOf(ws.NetConn()), opts: opts}
 	s.alive()
 	ws.SetPingHandler(func(data string) error {
 		s.alive()
@@ -143,7 +144,12 @@ func (s *socket) Write(p []byte) (int, error) {
 	if _, err := w.Write(p); err != nil {
 		return 0, s.fail(err)
 	}
-	if err := w.Close(); err != nil {
+	s.held.Hold()
+	err = w.Close()
+	if rerr := s.held.Release(); err == nil {
+		err = rerr
+	}
+	if err != nil {
 		return 0, s.fail(err)
 	}
 	return len(p), nil

@@ -16,6 +16,7 @@ import (
 type stream struct {
 	mux     *yamux.Stream
 	release func() // gives the slot back
+	held    Cork
 
 	closed atomic.Bool
 	once   sync.Once
@@ -29,8 +30,19 @@ func (s *stream) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// Write sends p in pieces, so that other streams get their turn in between.
-func (s *stream) Write(p []byte) (int, error) {
+func newStream(mux *yamux.Stream, release func()) *stream {
+	s := &stream{mux: mux, release: release}
+	s.held.write, s.held.most = s.write, chunk
+	return s
+}
+
+func (s *stream) cork() *Cork { return &s.held }
+
+// Write implements net.Conn.
+func (s *stream) Write(p []byte) (int, error) { return s.held.take(p) }
+
+// write sends p in pieces, so that other streams get their turn in between.
+func (s *stream) write(p []byte) (int, error) {
 	n := 0
 	for n < len(p) {
 		m, err := s.mux.Write(p[n:min(len(p), n+chunk)])

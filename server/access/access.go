@@ -33,8 +33,11 @@ type Config struct {
 	MaxTunnels int
 	// Wait is how long a request waits for the tunnel of an agent that is connected: 5 s if 0.
 	Wait time.Duration
-	Log  logrus.FieldLogger // nil: nothing is logged
-	Now  func() time.Time   // nil: the machine's clock
+	// Linger is how long the viewer of an upgraded connection may be silent after the host has said everything, before it
+	// is closed: a minute if 0.
+	Linger time.Duration
+	Log    logrus.FieldLogger // nil: nothing is logged
+	Now    func() time.Time   // nil: the machine's clock
 }
 
 // An Access holds the tunnels of one server replica. Its methods are safe for concurrent use.
@@ -74,6 +77,7 @@ func New(cfg Config) (*Access, error) {
 	}
 	cfg.MaxTunnels = cmp.Or(cfg.MaxTunnels, 20_000)
 	cfg.Wait = cmp.Or(cfg.Wait, 5*time.Second)
+	cfg.Linger = cmp.Or(cfg.Linger, time.Minute)
 	cfg.Tunnel.Log = cfg.Log
 	tunnels, err := tunnel.NewServer(cfg.Tunnel)
 	if err != nil {

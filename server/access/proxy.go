@@ -1,12 +1,10 @@
 package access
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"io"
 	stdlog "log"
-	"net"
 	"net/http"
 	"net/http/httputil"
 	"net/netip"
@@ -163,33 +161,7 @@ func (a *Access) relay(w http.ResponseWriter, r *http.Request, to *route) {
 			e.Write(w)
 		},
 	}
-	t := &tap{ResponseWriter: w, ctx: a.ctx}
+	t := &tap{ResponseWriter: w, ctx: a.ctx, linger: a.cfg.Linger}
 	defer t.close()
 	proxy.ServeHTTP(t, r)
-}
-
-// A tap closes the connection of an upgraded request when its ctx ends: a viewer who does not close his half would hold
-// the proxy up for ever.
-type tap struct {
-	http.ResponseWriter
-	ctx  context.Context //nolint:containedctx // it lives as long as one request
-	stop func() bool
-}
-
-// Unwrap is for http.ResponseController.
-func (t *tap) Unwrap() http.ResponseWriter { return t.ResponseWriter }
-
-// Hijack implements http.Hijacker.
-func (t *tap) Hijack() (net.Conn, *bufio.ReadWriter, error) {
-	conn, rw, err := http.NewResponseController(t.ResponseWriter).Hijack()
-	if err == nil {
-		t.stop = context.AfterFunc(t.ctx, func() { _ = conn.Close() })
-	}
-	return conn, rw, err
-}
-
-func (t *tap) close() {
-	if t.stop != nil {
-		t.stop()
-	}
 }

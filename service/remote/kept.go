@@ -11,6 +11,7 @@ import (
 	"github.com/gorilla/websocket"
 	"k8s.io/cri-streaming/pkg/streaming/remotecommand"
 
+	"github.com/droverhq/drover/events/tunnel"
 	"github.com/droverhq/drover/service/resume"
 )
 
@@ -45,8 +46,11 @@ type keptLink struct {
 	late     *time.Timer // ends the writes
 }
 
-// A keptConn is one connection of a session. It implements resume.Conn.
-type keptConn struct{ ws *websocket.Conn }
+// A keptConn is one connection of a session. It implements resume.Conn, and collects several records into one write.
+type keptConn struct {
+	ws *websocket.Conn
+	*tunnel.Cork
+}
 
 func (c *keptConn) Send(channel byte, parts ...[]byte) error {
 	w, err := c.ws.NextWriter(websocket.BinaryMessage)
@@ -61,7 +65,12 @@ func (c *keptConn) Send(channel byte, parts ...[]byte) error {
 			return err
 		}
 	}
-	return w.Close()
+	c.Hold()
+	err = w.Close()
+	if rerr := c.Release(); err == nil {
+		err = rerr
+	}
+	return err
 }
 
 func (c *keptConn) Close() error { return c.ws.Close() }
@@ -73,7 +82,7 @@ func (c *keptConn) bye(code int, reason string) {
 
 // serve serves a connection until it ends.
 func (l *keptLink) serve(ws *websocket.Conn, received int64, first bool) {
-	c := &keptConn{ws}
+	c := &keptConn{ws, tunnel.CorkOf(ws.NetConn())}
 	defer c.Close()
 	l.mu.Lock()
 	l.conn = c // from now on the one before adds nothing to what was received
@@ -154,6 +163,7 @@ func (l *keptLink) acknowledge(stop <-chan struct{}) {
 		case <-stop:
 			return
 		case <-tick.C:
+			l.out.Trim()
 		case <-l.due:
 		}
 		l.mu.Lock()

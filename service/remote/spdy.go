@@ -14,6 +14,8 @@ import (
 	"k8s.io/cri-streaming/pkg/streaming/remotecommand"
 	"k8s.io/streaming/pkg/httpstream"
 	"k8s.io/streaming/pkg/httpstream/spdy"
+
+	"github.com/droverhq/drover/events/tunnel"
 )
 
 func itoa(n int) string { return strconv.Itoa(n) }
@@ -58,7 +60,7 @@ func (s *Session) acceptSPDY(w http.ResponseWriter, r *http.Request, opts Option
 	l := &spdyLink{gone: make(chan struct{})}
 	arrived, enough := make(chan newStream), make(chan struct{})
 	hijack := &hijacker{ResponseWriter: w, wrap: func(c net.Conn, buffered *bufio.Reader) net.Conn {
-		l.raw = &frameConn{Conn: c, r: buffered, failed: l.lost}
+		l.raw = &frameConn{Conn: c, held: tunnel.CorkOf(c), r: buffered, failed: l.lost}
 		return l.raw
 	}}
 	// The library's own pings wait for their answer, which is behind the input that nobody reads, so they stop at the first.
@@ -202,6 +204,7 @@ func (h *hijacker) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 // A frameConn writes whole SPDY frames: the library writes each in three or more pieces, which would be as many packets.
 type frameConn struct {
 	net.Conn
+	held   *tunnel.Cork
 	r      *bufio.Reader // what net/http has read already, then the connection
 	failed func()        // told when a write fails
 	over   atomic.Bool   // closed
@@ -247,7 +250,11 @@ func (c *frameConn) Write(p []byte) (int, error) {
 			c.want = spdyHeader + int(c.frame[5])<<16 + int(c.frame[6])<<8 + int(c.frame[7])
 		}
 		if len(c.frame) >= spdyHeader && len(c.frame) == c.want {
+			c.held.Hold()
 			_, err := c.Conn.Write(c.frame)
+			if rerr := c.held.Release(); err == nil {
+				err = rerr
+			}
 			c.frame = c.frame[:0]
 			c.busy = true
 			if err != nil {

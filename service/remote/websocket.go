@@ -13,6 +13,8 @@ import (
 
 	"github.com/gorilla/websocket"
 	"k8s.io/cri-streaming/pkg/streaming/remotecommand"
+
+	"github.com/droverhq/drover/events/tunnel"
 )
 
 // Each message begins with the number of its channel: a byte, or a digit where the rest is base64.
@@ -39,6 +41,7 @@ func webSocketProtocols() []string {
 // wsLink is a session over a WebSocket.
 type wsLink struct {
 	ws     *websocket.Conn
+	held   *tunnel.Cork
 	base64 bool
 	v5     bool
 	ready  byte // the channel that empty messages go to
@@ -62,7 +65,7 @@ func (s *Session) acceptWebSocket(w http.ResponseWriter, r *http.Request, opts O
 	}
 	protocol := ws.Subprotocol()
 	l := &wsLink{
-		ws: ws, gone: make(chan struct{}), ready: chanError,
+		ws: ws, held: tunnel.CorkOf(ws.NetConn()), gone: make(chan struct{}), ready: chanError,
 		base64: protocol == base64V1 || protocol == base64V4,
 		v5:     versionOf(protocol) >= 5,
 	}
@@ -261,7 +264,12 @@ func (l *wsLink) writeLocked(channel byte, p []byte) error {
 	} else if _, err := w.Write(p); err != nil {
 		return err
 	}
-	return w.Close()
+	l.held.Hold()
+	err = w.Close()
+	if rerr := l.held.Release(); err == nil {
+		err = rerr
+	}
+	return err
 }
 
 func (l *wsLink) status(p []byte) error { return l.write(chanError, p) }

@@ -4,7 +4,7 @@ package resume
 const recordHeader = 4
 
 // A ring holds the newest records of a direction, in limit bytes at most. Positions count from the direction's start. It
-// takes memory as it needs it, and gives most of it back when it is empty.
+// takes memory as it needs it.
 type ring struct {
 	limit int
 	buf   []byte
@@ -81,9 +81,6 @@ func (r *ring) release(position int64) {
 			return
 		}
 		r.tail = next
-	}
-	if len(r.buf) > AckEvery {
-		r.buf = nil
 	}
 }
 

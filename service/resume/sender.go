@@ -13,6 +13,12 @@ type Conn interface {
 	Close() error
 }
 
+// A holder is a Conn that can collect what is sent into fewer writes.
+type holder interface {
+	Hold()
+	Release() error
+}
+
 // ErrEnded says that a stream takes no more.
 var ErrEnded = errors.New("the stream has ended")
 
@@ -52,8 +58,8 @@ func (s *Sender) Write(channel byte, p []byte) error {
 		if err := s.add(channel, part); err != nil {
 			return err
 		}
-		s.flush()
 	}
+	s.flush()
 	return nil
 }
 
@@ -64,6 +70,12 @@ func (s *Sender) add(channel byte, p []byte) error {
 		if s.lossy && s.conn == nil && !s.busy {
 			_, _, _, next := s.ring.record(s.ring.tail)
 			s.ring.release(next)
+			continue
+		}
+		if s.conn != nil && s.sent < s.ring.head {
+			s.mu.Unlock()
+			s.flush()
+			s.mu.Lock()
 			continue
 		}
 		s.change.Wait()
@@ -79,16 +91,25 @@ func (s *Sender) add(channel byte, p []byte) error {
 func (s *Sender) flush() {
 	s.turn.Lock()
 	defer s.turn.Unlock()
+	var held holder
 	for {
 		s.mu.Lock()
-		conn := s.conn
+		conn := s.conn // only begin, which waits for its turn, puts another one there
 		if conn == nil || s.sent == s.ring.head {
 			s.mu.Unlock()
+			if held != nil && held.Release() != nil && conn != nil {
+				s.Detach(conn)
+			}
 			return
 		}
 		channel, a, b, next := s.ring.record(s.sent)
 		s.busy, s.next = true, next
+		more := next < s.ring.head
 		s.mu.Unlock()
+		if h, ok := conn.(holder); ok && more && held == nil {
+			held = h
+			h.Hold()
+		}
 		err := conn.Send(channel, a, b)
 		s.mu.Lock()
 		s.busy = false
@@ -101,8 +122,16 @@ func (s *Sender) flush() {
 		s.mu.Unlock()
 		if err != nil {
 			s.Detach(conn)
-			return
 		}
+	}
+}
+
+// Trim gives back the memory of a ring that is empty. It is for the moments in which nothing happens.
+func (s *Sender) Trim() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ring.tail == s.ring.head {
+		s.ring.buf = nil
 	}
 }
 

@@ -203,6 +203,7 @@ func (k *kept) keepAlive(done <-chan struct{}) {
 		case <-done:
 			return
 		case <-tick.C:
+			k.out.Trim()
 			k.out.Send(resume.ChanAck, resume.Ack(0)) // acknowledges nothing new
 		}
 	}
