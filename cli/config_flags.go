@@ -1,7 +1,9 @@
 package cli
 
 import (
+	"errors"
 	"fmt"
+	"path/filepath"
 
 	"github.com/spf13/pflag"
 )
@@ -60,7 +62,14 @@ type configFlag struct {
 func (f *configFlag) String() string { return f.text }
 
 func (f *configFlag) Set(text string) error {
-	if err := f.key.set(new(Config), text); err != nil {
+	err := f.key.set(new(Config), text)
+	if errors.Is(err, errNotAbsolute) {
+		// Who types it means the current folder.
+		if text, err = filepath.Abs(text); err == nil {
+			err = f.key.set(new(Config), text)
+		}
+	}
+	if err != nil {
 		return err
 	}
 	f.text = text

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -46,10 +47,13 @@ func hidden(f func(*Config) *secret.String) func(*Config, string) error {
 	}
 }
 
+// errNotAbsolute is about a path: of a file and of the environment nobody knows which folder it begins at.
+var errNotAbsolute = errors.New("want an absolute path")
+
 func dir(f func(*Config) *string) func(*Config, string) error {
 	return func(c *Config, s string) error {
 		if s != "" && !filepath.IsAbs(s) {
-			return fmt.Errorf("want an absolute path")
+			return errNotAbsolute
 		}
 		*f(c) = s
 		return nil

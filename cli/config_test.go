@@ -408,6 +408,15 @@ func TestConfigFlags(t *testing.T) {
 	if !c.CA.Insecure || c.Events.Drain != 5*time.Second || c.Agent.Labels["c"] != "d" {
 		t.Errorf("got %+v", c)
 	}
+	here, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	paths := pflag.NewFlagSet("node", pflag.ContinueOnError)
+	addConfigFlags(paths, "http-token-key-file")
+	if err := paths.Parse([]string{"--http-token-key-file", "../key.pem"}); err != nil || changedConfigFlags(paths)["http-token-key-file"] != filepath.Join(filepath.Dir(here), "key.pem") {
+		t.Errorf("a path from here: %v, %v", changedConfigFlags(paths), err)
+	}
 	if err := f.Parse([]string{"--drain", "soon"}); err == nil || !strings.Contains(err.Error(), "want a duration") {
 		t.Errorf("got %v", err)
 	}

@@ -79,7 +79,8 @@ type nodeDoor interface {
 
 // runNode is the composition of a node: its doors, and, with a registration URL or keys of a server, an agent.
 func (a *app) runNode(ctx context.Context, cfg *Config, log *logrus.Logger, notify *notifier, load func() (*Config, error)) error {
-	if cfg.Logs.Port == 0 && !(cfg.IsDefault("app.logs.port") && cfg.portConfigured() && cfg.Logs.Auth == "token" && cfg.Logs.KeyFile == "") {
+	// Who names a key for the other door alone wants that one; who writes 0 wants none.
+	if cfg.IsDefault("app.logs.port") && !(cfg.portConfigured() && cfg.Logs.Auth == "token" && cfg.Logs.KeyFile == "") {
 		cfg.Logs.Port = defaultNodePort
 	}
 	if a.env.Getenv("GOGC") == "" {

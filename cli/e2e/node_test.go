@@ -20,6 +20,7 @@ import (
 	"testing"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/remotecommand"
 	utilexec "k8s.io/client-go/util/exec"
@@ -264,6 +265,8 @@ func TestNodeAgent(t *testing.T) {
 	var join struct{ RegistrationURL, Command string }
 	u.json(&join, "token", "create")
 	u.env = append(u.env, "DROVER_LOGS_AUTH=none", fmt.Sprintf("DROVER_LOGS_PORT=%d", freePort(t)), "DROVER_LOGS_LISTEN=127.0.0.1", "DROVER_DEBUG_PORT=0")
+	kubeletURL, kubeletCA := tlsServer(t, u, "kubelet.pem", guarded("for-kubelet", kubelet(kubePod(ns, "web-0", corev1.PodRunning, "10.1.0.1"))))
+	u.env = append(u.env, "DROVER_KUBELET="+kubeletURL+"/pods", "DROVER_KUBELET_CA_FILE="+kubeletCA, "DROVER_KUBELET_TOKEN_FILE="+u.write("kubelet.token", "for-kubelet"))
 	p := u.start("node", "--engine", "cri", "--cri-sock", ctd.Socket, "--url", join.RegistrationURL, "--ca-checksum", after(join.Command, "CATTLE_CA_CHECKSUM="),
 		"--state-dir", filepath.Join(u.dir, "agent"))
 	host := u.online(1)[0]
@@ -283,6 +286,14 @@ func TestNodeAgent(t *testing.T) {
 	eventually(t, "two that are ready", func() bool {
 		out := u.must("pods")
 		return strings.Contains(out, "web-0") && strings.Contains(out, "2/2")
+	})
+	eventually(t, "its address, of the kubelet", func() bool {
+		var found []struct {
+			IP      string
+			Sources []string
+		}
+		u.json(&found, "pods", "--namespace", ns)
+		return len(found) == 1 && found[0].IP == "10.1.0.1" && strings.Join(found[0].Sources, ",") == "labels,kubelet"
 	})
 	if out := u.must("pods", ns+"/web-0"); !strings.Contains(out, "helper-sidecar") || !strings.Contains(out, "sandbox") {
 		t.Errorf("table:\n%s", out)
@@ -326,6 +337,15 @@ func TestNodeAgent(t *testing.T) {
 	if out := u.must("logs", short); !strings.Contains(out, "started") {
 		t.Errorf("logs: %q", out)
 	}
+	var samples []struct{ Memory uint64 }
+	if u.json(&samples, "stats", "--no-stream", short); len(samples) != 1 || samples[0].Memory == 0 {
+		t.Errorf("stats: %+v", samples)
+	}
+	u.must("cp", u.write("sent", "over there"), short+":/tmp/sent")
+	u.must("cp", short+":/tmp/sent", filepath.Join(u.dir, "back"))
+	if b, err := os.ReadFile(filepath.Join(u.dir, "back")); err != nil || string(b) != "over there" {
+		t.Errorf("cp: %q, %v", b, err)
+	}
 	u.must("stop", "-t", "1", short)
 	eventually(t, "it is stopped", func() bool {
 		u.json(&found, "ps", "--all")
@@ -336,6 +356,13 @@ func TestNodeAgent(t *testing.T) {
 		}
 		return false
 	})
+	// What a CRI runtime cannot do is said in a sentence.
+	for _, args := range [][]string{{"start", short}, {"top", short}} {
+		if r := u.run(args...); r.code != 1 || !strings.Contains(r.err, "containerd") && !strings.Contains(r.err, "CRI") {
+			t.Errorf("drover %q: %+v", args, r)
+		}
+	}
+	u.must("rm", short)
 	p.stop(syscall.SIGTERM)
 }
 

@@ -187,6 +187,7 @@ func TestNodeSources(t *testing.T) {
   engine: cri
   cri: {sock: %s}
   http: {listen: 127.0.0.1, port: %d, token-key-file: %s}
+  logs: {port: 0, auth: none}
   debug: {port: 0}
   log: {format: json}
   node: {ip: 10.0.0.9}
@@ -293,6 +294,9 @@ func TestNodeSources(t *testing.T) {
 	}
 	eventually(t, "everything is listed every second", func() bool { return lists() >= before+2 })
 	p.stop(syscall.SIGTERM)
+	if strings.Contains(p.log.String(), `"door":"logs"`) {
+		t.Error("app.logs.port is 0, and log files are served")
+	}
 	for _, secret := range []string{"for-kubelet", "for-api"} {
 		if strings.Contains(p.log.String(), secret) {
 			t.Errorf("the log shows the token %s", secret)

@@ -34,9 +34,8 @@ func TestExec(t *testing.T) {
 			if !errors.As(err, &code) || code.Code != 3 || out.String() != "out\n" || errOut.String() != "err\n" {
 				t.Errorf("stdout %q, stderr %q, %v", out.String(), errOut.String(), err)
 			}
-			// client-go offers v5 over WebSocket alone, and v4 as the best over SPDY.
-			if want := map[string]string{"spdy": "v4.channel.k8s.io", "websocket": "v5.channel.k8s.io"}[kind]; protocol != want {
-				t.Errorf("they speak %q, not %q", protocol, want)
+			if protocol != "v5.channel.k8s.io" {
+				t.Errorf("they speak %q", protocol)
 			}
 		})
 	})

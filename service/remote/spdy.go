@@ -8,14 +8,11 @@ import (
 	"net/http"
 	"strconv"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"k8s.io/cri-streaming/pkg/streaming/remotecommand"
 	"k8s.io/streaming/pkg/httpstream"
 	"k8s.io/streaming/pkg/httpstream/spdy"
-
-	"github.com/droverhq/drover/events/tunnel"
 )
 
 func itoa(n int) string { return strconv.Itoa(n) }
@@ -32,11 +29,20 @@ type spdyLink struct {
 	raw     *frameConn
 	errors  httpstream.Stream
 	outputs []httpstream.Stream
+	stdin   *pipe // nil where none was asked for
 	gone    chan struct{}
 	once    sync.Once // closes gone
 }
 
-func (l *spdyLink) lost() { l.once.Do(func() { close(l.gone) }) }
+// lost notes that the viewer is gone; its input has ended.
+func (l *spdyLink) lost() {
+	l.once.Do(func() {
+		close(l.gone)
+		if l.stdin != nil {
+			l.stdin.close()
+		}
+	})
+}
 
 type newStream struct {
 	httpstream.Stream
@@ -58,13 +64,19 @@ func (s *Session) acceptSPDY(w http.ResponseWriter, r *http.Request, opts Option
 		w.Header()[k] = v
 	}
 	l := &spdyLink{gone: make(chan struct{})}
+	if opts.Stdin {
+		l.stdin = newPipe(inputLimit)
+	}
 	arrived, enough := make(chan newStream), make(chan struct{})
 	hijack := &hijacker{ResponseWriter: w, wrap: func(c net.Conn, buffered *bufio.Reader) net.Conn {
-		l.raw = &frameConn{Conn: c, held: tunnel.CorkOf(c), r: buffered, failed: l.lost}
+		l.raw = newFrameConn(c, buffered, l.lost)
 		return l.raw
 	}}
 	// The library's own pings wait for their answer, which is behind the input that nobody reads, so they stop at the first.
 	l.conn = spdy.NewResponseUpgrader().UpgradeResponse(hijack, r, func(stream httpstream.Stream, replied <-chan struct{}) error {
+		if l.stdin != nil && stream.Headers().Get(remotecommand.StreamType) == remotecommand.StreamTypeStdin {
+			l.raw.divert(stream.Identifier(), l.stdin)
+		}
 		select {
 		case arrived <- newStream{stream, replied}:
 			return nil
@@ -128,8 +140,8 @@ func (s *Session) collect(l *spdyLink, arrived <-chan newStream, protocol string
 		}
 	}
 	l.errors = got[remotecommand.StreamTypeError]
-	if in := got[remotecommand.StreamTypeStdin]; in != nil {
-		s.input = &input{r: in}
+	if got[remotecommand.StreamTypeStdin] != nil {
+		s.input = &input{r: l.stdin}
 		s.Stdin = s.input
 	}
 	if out := got[remotecommand.StreamTypeStdout]; out != nil {
@@ -181,6 +193,7 @@ func (l *spdyLink) deadline(d time.Duration) { _ = l.raw.SetWriteDeadline(time.N
 
 func (l *spdyLink) close() {
 	l.deadline(lastWords)
+	l.lost() // whoever waits for room in the input waits no longer
 	_ = l.conn.Close()
 	// Close leaves the connection open until its streams are gone, whenever that is.
 	_ = l.raw.Close()
@@ -198,88 +211,5 @@ func (h *hijacker) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 		return nil, nil, err
 	}
 	wrapped := h.wrap(conn, rw.Reader)
-	return wrapped, bufio.NewReadWriter(bufio.NewReaderSize(wrapped, chunk), rw.Writer), nil
-}
-
-// A frameConn writes whole SPDY frames: the library writes each in three or more pieces, which would be as many packets.
-type frameConn struct {
-	net.Conn
-	held   *tunnel.Cork
-	r      *bufio.Reader // what net/http has read already, then the connection
-	failed func()        // told when a write fails
-	over   atomic.Bool   // closed
-
-	mu    sync.Mutex
-	frame []byte // the frame under way
-	want  int    // its length, once its header is complete
-	busy  bool   // something was written since the last tick
-}
-
-const spdyHeader = 8 // of every frame; the last three bytes are the length of what follows
-
-func (c *frameConn) Read(p []byte) (int, error) {
-	if c.r.Buffered() > 0 {
-		return c.r.Read(p)
-	}
-	return c.Conn.Read(p)
-}
-
-// Close may be called twice: the library takes an error for a reason to wait a second.
-func (c *frameConn) Close() error {
-	if c.over.Swap(true) {
-		return nil
-	}
-	return c.Conn.Close()
-}
-
-func (c *frameConn) Write(p []byte) (int, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	written := 0
-	for len(p) > 0 {
-		n := len(p)
-		if len(c.frame) < spdyHeader {
-			n = min(n, spdyHeader-len(c.frame))
-		} else {
-			n = min(n, c.want-len(c.frame))
-		}
-		c.frame = append(c.frame, p[:n]...)
-		p = p[n:]
-		written += n
-		if len(c.frame) == spdyHeader {
-			c.want = spdyHeader + int(c.frame[5])<<16 + int(c.frame[6])<<8 + int(c.frame[7])
-		}
-		if len(c.frame) >= spdyHeader && len(c.frame) == c.want {
-			c.held.Hold()
-			_, err := c.Conn.Write(c.frame)
-			if rerr := c.held.Release(); err == nil {
-				err = rerr
-			}
-			c.frame = c.frame[:0]
-			c.busy = true
-			if err != nil {
-				c.failed()
-				return written, err
-			}
-		}
-	}
-	return written, nil
-}
-
-// ping writes a PING frame unless something was written lately or is being written. The answer says nothing that the
-// connection does not; the library overlooks it.
-func (c *frameConn) ping() {
-	if !c.mu.TryLock() {
-		return
-	}
-	defer c.mu.Unlock()
-	idle := !c.busy && len(c.frame) == 0
-	c.busy = false
-	if !idle {
-		return
-	}
-	// Control frame of version 3, type 6, no flags, 4 bytes: an even number, as we are the server.
-	if _, err := c.Conn.Write([]byte{0x80, 3, 0, 6, 0, 0, 0, 4, 0, 0, 0, 2}); err != nil {
-		c.failed()
-	}
+	return wrapped, bufio.NewReadWriter(bufio.NewReaderSize(wrapped, 4<<10), rw.Writer), nil
 }
