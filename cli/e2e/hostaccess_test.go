@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -140,7 +141,11 @@ func startOriginal(t *testing.T, u *user, server, dockerID, name string) *origin
 		t.Fatal(err)
 	}
 	client, err := hostproxy.New(hostproxy.Config{
-		Node: svc, HostUUID: o.uuid, Key: key, TrustProxy: true, Log: log, Backoff: backoff.Policy{First: 50 * time.Millisecond, Max: time.Second},
+		Node: svc, HostUUID: o.uuid, Key: key, TrustProxy: true, Log: log,
+		Dial: func(ctx context.Context) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "unix", "/var/run/docker.sock")
+		},
+		Backoff: backoff.Policy{First: 50 * time.Millisecond, Max: time.Second},
 		Token: func(ctx context.Context) (hostproxy.Grant, error) {
 			var got struct{ URL, Token, Code, FieldName string }
 			status, err := o.call(ctx, http.MethodPost, "/hostapiproxytokens", map[string]any{"reportedUuid": o.uuid}, &got)
@@ -280,6 +285,8 @@ func TestHostAccess(t *testing.T) {
 				t.Errorf("host stats %+v", sample)
 			}
 
+			askEngine(t, rancher, host)
+
 			if kind == "tunnel" && c.PrimaryIpAddress != "" {
 				var to v2.HostAccess
 				if err := rancher.Post(c.Actions["proxy"], map[string]any{"port": 8000}, &to); err != nil {
@@ -306,6 +313,32 @@ func TestHostAccess(t *testing.T) {
 	}
 	agent.stop() // a server that ends refuses its replies
 	p.stop(os.Interrupt)
+}
+
+// askEngine has a host's own engine answer through its socket.
+func askEngine(t *testing.T, rancher *v2.RancherClient, host *v2.Host) {
+	t.Helper()
+	var to v2.HostAccess
+	if err := rancher.Post(host.Actions["dockersocket"], map[string]any{}, &to); err != nil {
+		t.Fatalf("dockersocket: %v", err)
+	}
+	ws, resp, err := (&websocket.Dialer{Subprotocols: []string{"binary"}}).Dial(to.Url+"?token="+to.Token, nil)
+	if err != nil {
+		t.Fatalf("dockersocket: %v %v", err, resp)
+	}
+	defer ws.Close()
+	_ = ws.SetReadDeadline(time.Now().Add(patience))
+	if err := ws.WriteMessage(websocket.BinaryMessage, []byte("GET /version HTTP/1.1\r\nHost: d\r\nConnection: close\r\n\r\n")); err != nil {
+		t.Fatal(err)
+	}
+	var answer, b []byte
+	for err == nil {
+		_, b, err = ws.ReadMessage()
+		answer = append(answer, b...)
+	}
+	if text := string(answer); !strings.HasPrefix(text, "HTTP/1.1 200 OK") || !strings.Contains(text, `"ApiVersion"`) {
+		t.Errorf("through dockersocket: %q, %v", text, err)
+	}
 }
 
 // readBase64 reads until the server closes, and returns the bytes.

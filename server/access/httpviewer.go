@@ -108,7 +108,8 @@ func (a *Access) proxyHTTP(w http.ResponseWriter, r *http.Request, c *channel, c
 	}
 }
 
-// splice carries bytes both ways after an upgrade.
+// splice carries bytes both ways after an upgrade. A viewer who has said everything is answered on, for as long as the
+// host does not fall silent.
 func (a *Access) splice(w http.ResponseWriter, c *channel, first message, sending *sync.WaitGroup) error {
 	for name, values := range first.Headers {
 		w.Header()[http.CanonicalHeaderKey(name)] = values
@@ -119,12 +120,19 @@ func (a *Access) splice(w http.ResponseWriter, c *channel, first message, sendin
 		return err
 	}
 	_ = conn.SetDeadline(time.Time{})
+	var half atomic.Bool
+	silence := time.AfterFunc(a.cfg.Linger, c.Close)
+	silence.Stop()
 	sending.Go(func() {
-		defer c.Close()
-		if _, err := io.CopyBuffer(messages{c}, struct{ io.Reader }{buffered}, make([]byte, 4096)); err == nil {
-			_ = sendMessage(c, message{EOF: true})
+		if _, err := io.CopyBuffer(messages{c}, struct{ io.Reader }{buffered}, make([]byte, 4096)); err != nil {
+			c.Close()
+			return
 		}
+		half.Store(true)
+		silence.Reset(a.cfg.Linger)
+		_ = sendMessage(c, message{EOF: true}) // the answer tells if it is gone
 	})
+	defer silence.Stop()
 	defer conn.Close()
 	for next := first; ; {
 		_ = conn.SetWriteDeadline(time.Now().Add(viewerWrite))
@@ -134,6 +142,9 @@ func (a *Access) splice(w http.ResponseWriter, c *channel, first message, sendin
 		var ok bool
 		if next, ok, err = recvMessage(c); !ok || err != nil {
 			return nil
+		}
+		if half.Load() {
+			silence.Reset(a.cfg.Linger)
 		}
 	}
 }

@@ -1,10 +1,12 @@
 package access_test
 
 import (
+	"bufio"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
@@ -408,6 +410,84 @@ func TestContainerProxyMessages(t *testing.T) {
 		t.Error("an answer that was cut off looked whole")
 	}
 	http.DefaultClient.CloseIdleConnections()
+}
+
+// TestContainerProxyUpgrades carries bytes both ways between a viewer and a container's port that agreed on a protocol of
+// their own, to the end of each half.
+func TestContainerProxyUpgrades(t *testing.T) {
+	s := storetest.Open(t)
+	r := start(t, s, nil)
+	_, agentID := host(t, s, "uuid-1", original)
+	back := connectBackend(t, r, "uuid-1", agentID)
+	token := viewToken(t, r, "uuid-1", access.WayProxy, map[string]any{"proxy": map[string]any{"Container": "abc", "scheme": "http", "address": "10.42.0.5:8080"}})
+	var conn *net.TCPConn
+	var in *bufio.Reader
+	open := func(code int) (key string) {
+		t.Helper()
+		upgraded := make(chan struct{})
+		go func() {
+			defer close(upgraded)
+			plain, err := net.Dial("tcp", r.http.Listener.Addr().String())
+			if err != nil {
+				return
+			}
+			conn, in = plain.(*net.TCPConn), bufio.NewReader(plain)
+			_ = conn.SetDeadline(time.Now().Add(patience))
+			fmt.Fprintf(conn, "GET /v1/container-proxy/chat?token=%s HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n", token)
+		}()
+		for kind := ""; !strings.HasPrefix(kind, "0||"); { // the end of the one before may come first
+			key, kind, _ = strings.Cut(read(t, back), "||")
+		}
+		<-upgraded
+		t.Cleanup(func() { conn.Close() })
+		var head struct {
+			Hijack  bool
+			Headers map[string][]string
+		}
+		text := strings.TrimPrefix(read(t, back), key+"||1||")
+		if err := json.Unmarshal([]byte(text), &head); err != nil || !head.Hijack || strings.Join(head.Headers["Upgrade"], "") != "tcp" || strings.Join(head.Headers["Connection"], "") != "Upgrade" {
+			t.Fatalf("head %q, %v", text, err)
+		}
+		write(t, back, fmt.Sprintf(`%s||1||{"code":%d,"headers":{"Connection":["Upgrade"],"Upgrade":["tcp"]}}`, key, code))
+		resp, err := http.ReadResponse(in, nil)
+		if err != nil || resp.StatusCode != code || code == 101 && resp.Header.Get("Upgrade") != "tcp" {
+			t.Fatalf("answer %+v, %v", resp, err)
+		}
+		return key
+	}
+	body := func(text string) string {
+		return `{"body":"` + base64.StdEncoding.EncodeToString([]byte(text)) + `"}`
+	}
+	key := open(http.StatusSwitchingProtocols)
+	fmt.Fprint(conn, "\x00in\xff")
+	_ = conn.CloseWrite()
+	var said []byte
+	for over := false; !over; {
+		var m struct {
+			Body []byte
+			EOF  bool
+		}
+		text := strings.TrimPrefix(read(t, back), key+"||1||")
+		if err := json.Unmarshal([]byte(text), &m); err != nil {
+			t.Fatalf("to the container: %q", text)
+		}
+		said, over = append(said, m.Body...), m.EOF
+	}
+	if string(said) != "\x00in\xff" {
+		t.Errorf("to the container: %q", said)
+	}
+	write(t, back, key+"||1||"+body("out\xfe\x00"))
+	write(t, back, key+`||1||{"eof":true}`)
+	if b, err := io.ReadAll(in); string(b) != "out\xfe\x00" || err != nil {
+		t.Errorf("from the container: %q %v", b, err)
+	}
+
+	// An agent that goes away ends the viewer's connection.
+	key = open(http.StatusSwitchingProtocols)
+	write(t, back, key+"||2||")
+	if b, err := io.ReadAll(in); len(b) != 0 || err != nil {
+		t.Errorf("after the agent's end: %q %v", b, err)
+	}
 }
 
 // TestTheConnectionServesTheNextRequest sends a second request over the connection of one that went to a container.

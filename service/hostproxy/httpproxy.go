@@ -157,7 +157,14 @@ func (s *stream) hijack(ctx context.Context, head message, target *url.URL, inpu
 		return s.answer(http.StatusBadGateway, "the container does not take the request")
 	}
 	var sending sync.WaitGroup
-	sending.Go(func() { _, _ = io.Copy(struct{ io.Writer }{conn}, input) })
+	sending.Go(func() {
+		if _, err := io.Copy(struct{ io.Writer }{conn}, input); err != nil {
+			return
+		}
+		if half, ok := conn.(interface{ CloseWrite() error }); ok {
+			_ = half.CloseWrite() // the answer tells if it is gone
+		}
+	})
 	defer func() {
 		s.in.close()
 		conn.Close()
