@@ -50,6 +50,8 @@ require (
 	mvdan.cc/sh/v3 v3.14.1
 )
 
+require github.com/agnivade/levenshtein v1.2.2
+
 require (
 	cyphar.com/go-pathrs v0.2.5 // indirect
 	github.com/Microsoft/go-winio v0.6.2 // indirect

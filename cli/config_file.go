@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/agnivade/levenshtein"
 	"gopkg.in/yaml.v3"
 )
 
@@ -245,9 +246,12 @@ func scalarText(n *yaml.Node) (string, error) {
 
 // suggest returns the known key that is nearest to an unknown one, if it is near.
 func (p *fileParser) suggest(path string) string {
+	if len(path) > 100 {
+		return "" // much longer than any key
+	}
 	best, least := "", 4
 	for name := range p.keys {
-		if d := distance(path, name); d < least || d == least && best != "" && name < best {
+		if d := levenshtein.ComputeDistance(path, name); d < least || d == least && best != "" && name < best {
 			best, least = name, d
 		}
 	}
@@ -255,30 +259,6 @@ func (p *fileParser) suggest(path string) string {
 		return ""
 	}
 	return fmt.Sprintf("; did you mean %s?", best)
-}
-
-// distance counts the edits between two keys; those much longer than any key are far from all.
-func distance(a, b string) int {
-	if len(a) > 100 {
-		return len(a)
-	}
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := 1; i <= len(a); i++ {
-		diagonal := row[0]
-		row[0] = i
-		for j := 1; j <= len(b); j++ {
-			change := diagonal
-			if a[i-1] != b[j-1] {
-				change++
-			}
-			diagonal = row[j]
-			row[j] = min(change, row[j]+1, row[j-1]+1)
-		}
-	}
-	return row[len(b)]
 }
 
 func short(s string) string {

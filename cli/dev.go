@@ -25,8 +25,11 @@ import (
 // devContext is the name of the context that `drover dev` keeps.
 const devContext = "dev"
 
-// screenAfter is how long the screen waits for the host to be online.
+// screenAfter is how long after the start the screen waits for the host to be online and its engine to be known.
 const screenAfter = 2500 * time.Millisecond
+
+// screenLook is the most time between two looks at the host, while the user waits for the screen.
+const screenLook = 100 * time.Millisecond
 
 func (a *app) devCommand() *cobra.Command {
 	var configFile string
@@ -68,11 +71,13 @@ type dev struct {
 	log  *logrus.Logger
 	srv  *server.Server
 	dir  string
+	from time.Time              // start of the command
 	key  string                 // a new admin key; "" where there is none
 	host atomic.Pointer[string] // uuid, once the agent is registered
 }
 
 func (a *app) runDev(ctx context.Context, cfg *Config, newKey bool) error {
+	began := time.Now()
 	log, err := a.configLogger(cfg)
 	if err != nil {
 		return err
@@ -84,7 +89,7 @@ func (a *app) runDev(ctx context.Context, cfg *Config, newKey bool) error {
 	if err != nil {
 		return err
 	}
-	d := &dev{app: a, cfg: cfg, log: log, dir: dir}
+	d := &dev{app: a, cfg: cfg, log: log, dir: dir, from: began}
 	if d.srv, err = newServer(cfg, filepath.Join(dir, "server"), log, func(key string) { d.key = key }); err != nil {
 		return err
 	}
@@ -249,56 +254,58 @@ func (d *dev) agentConfig(ctx context.Context, target *serverContext) (*Config, 
 	return cfg, nil
 }
 
-// screen waits a moment for the host and says what the user needs to know.
+// screen waits a moment for the host and says what the user needs to know. What was missing then is told when it comes.
 func (d *dev) screen(ctx context.Context, cl *client.Client, target *serverContext) error {
-	waiting, cancel := context.WithTimeout(ctx, screenAfter)
-	host, err := d.online(waiting, cl)
+	waiting, cancel := context.WithDeadline(ctx, d.from.Add(screenAfter))
+	host, err := d.online(waiting, cl, screenLook)
 	cancel()
 	if ctx.Err() != nil {
 		return nil
 	}
-	if err != nil && !errors.Is(err, context.DeadlineExceeded) {
+	late := errors.Is(err, context.DeadlineExceeded)
+	if err != nil && !late {
 		return err
 	}
-	line, lineErr := d.srv.OneLiner(ctx)
-	if lineErr != nil {
-		return lineErr
-	}
-	if err := d.print(host, line, target); err != nil || host != nil {
+	line, err := d.srv.OneLiner(ctx)
+	if err != nil {
 		return err
 	}
-	if host, err = d.online(ctx, cl); err != nil {
+	if err := d.print(host, line, target); err != nil || !late {
+		return err
+	}
+	if host, err = d.online(ctx, cl, time.Second); err != nil {
 		return err
 	}
 	d.app.note("  The host %s is online, with %s.", host.DisplayName(), engineText(host))
 	return nil
 }
 
-// online polls until this process's host is online and known with its engine.
-func (d *dev) online(ctx context.Context, cl *client.Client) (*client.Host, error) {
-	return poll(ctx, func() (*client.Host, bool, error) {
+// online polls until this process's host is online and known with its engine. When ctx ends before, it returns the host
+// as far as it is known, or nil.
+func (d *dev) online(ctx context.Context, cl *client.Client, most time.Duration) (*client.Host, error) {
+	var seen *client.Host
+	return pollWithin(ctx, most, func() (*client.Host, bool, error) {
 		uuid := d.host.Load()
 		if uuid == nil {
 			return nil, false, nil
 		}
 		hosts, err := cl.Hosts(ctx)
 		if err != nil {
-			return nil, false, err
+			return seen, false, err
 		}
-		i := slices.IndexFunc(hosts, func(h client.Host) bool { return h.UUID == *uuid && h.Connection == "online" })
-		if i >= 0 && hosts[i].Engine == "" && d.engineAnswers() && ctx.Err() == nil {
-			return nil, false, nil // the agent is there, what it tells of the engine is not yet
-		}
+		i := slices.IndexFunc(hosts, func(h client.Host) bool { return h.UUID == *uuid })
 		if i < 0 {
-			return nil, false, nil
+			return seen, false, nil
 		}
-		return &hosts[i], true, nil
+		seen = &hosts[i]
+		// An agent is there before it knows what its engine is.
+		return seen, seen.Connection == "online" && (seen.Engine != "" || !d.engineAnswers()), nil
 	})
 }
 
 func engineText(h *client.Host) string {
 	if h.Engine == "" {
-		return "an engine that has not told its version yet"
+		return "an engine that has not answered yet"
 	}
 	return h.Engine
 }

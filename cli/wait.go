@@ -56,6 +56,11 @@ func describe(s client.State, name string) string {
 
 // poll calls f until it is done, often at first and once a second later.
 func poll[T any](ctx context.Context, f func() (T, bool, error)) (T, error) {
+	return pollWithin(ctx, time.Second, f)
+}
+
+// pollWithin is poll with another time between two calls at most.
+func pollWithin[T any](ctx context.Context, most time.Duration, f func() (T, bool, error)) (T, error) {
 	wait := 30 * time.Millisecond
 	timer := time.NewTimer(wait)
 	defer timer.Stop()
@@ -70,7 +75,7 @@ func poll[T any](ctx context.Context, f func() (T, bool, error)) (T, error) {
 			return v, ctx.Err()
 		case <-timer.C:
 		}
-		wait = min(wait*3/2, time.Second)
+		wait = min(wait*3/2, most)
 	}
 }
 

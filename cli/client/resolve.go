@@ -9,6 +9,8 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+
+	"github.com/agnivade/levenshtein"
 )
 
 // Hosts lists the hosts, by name.
@@ -244,27 +246,6 @@ func unknown[T any](kind, ref string, list []T, of func(*T) names) error {
 
 // alike reports whether ref may be a slip of the pen for name.
 func alike(ref, name string) bool {
-	d := distance(ref, name)
+	d := levenshtein.ComputeDistance(ref, name)
 	return d == 1 || d <= max(2, len(ref)/3) && ref[0] == name[0] || len(ref) > 2 && strings.Contains(name, ref)
-}
-
-// distance is the number of insertions, deletions and replacements between a and b.
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := 1; i <= len(a); i++ {
-		diagonal := row[0]
-		row[0] = i
-		for j := 1; j <= len(b); j++ {
-			cost := diagonal
-			if a[i-1] != b[j-1] {
-				cost++
-			}
-			diagonal = row[j]
-			row[j] = min(cost, row[j]+1, row[j-1]+1)
-		}
-	}
-	return row[len(b)]
 }

@@ -29,6 +29,7 @@ type agent struct {
 	remote   string // address
 
 	hostUUID       string  // that it reported last
+	engineless     bool    // that host's engine is not known yet
 	hostReport     *report // waits for a worker
 	instanceReport *report
 	taken          uint64              // hash of the last report that is in the records as it is

@@ -13,6 +13,13 @@ func (h *Hub) Ask(_ context.Context, agentID string) {
 	}
 }
 
+// Beat pings an agent at once, as is due.
+func (h *Hub) Beat(agentID string) {
+	if s := h.known(agentID).session(); s != nil {
+		s.ping(time.Now(), nil)
+	}
+}
+
 // Resting returns how many sessions wait for a sign of life, with the small stack.
 func (h *Hub) Resting() int { return int(h.resting.Load()) }
 

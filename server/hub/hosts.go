@@ -266,6 +266,7 @@ func (s *snapshot) describe(host *store.Host, a *agent) {
 	if engine := engineOf(r, host); engine != "" {
 		host.Engine = engine
 	}
+	a.engineless = host.Engine == ""
 	host.AgentVersion = cmp.Or(a.version, host.Labels[labelAgentImage])
 }
 

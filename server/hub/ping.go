@@ -18,6 +18,10 @@ func (s *session) ping(now time.Time, ask *pingOptions) {
 		return
 	}
 	id := uuid.New()
+	a := s.agent
+	a.mu.Lock()
+	engineless := a.engineless
+	a.mu.Unlock()
 	s.mu.Lock()
 	missed := 0
 	free := -1
@@ -35,6 +39,7 @@ func (s *session) ping(now time.Time, ask *pingOptions) {
 		options = *ask
 	} else {
 		options = everyPing(s.beats)
+		options.resources = options.resources || engineless // who starts with its engine is soon told which one
 		s.beats++
 	}
 	if free >= 0 {

@@ -1,6 +1,7 @@
 package hub_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -364,4 +365,39 @@ func TestBadReportsDoNoHarm(t *testing.T) {
 	if s.Hosts.Len() != 1 || s.Containers.Len() != 0 {
 		t.Errorf("%d hosts, %d containers", s.Hosts.Len(), s.Containers.Len())
 	}
+}
+
+// An agent whose engine hung when it came is asked for it with every ping, not a minute later; and no longer than that.
+func TestEngineIsAskedForUntilItIsKnown(t *testing.T) {
+	s := storetest.Open(t)
+	srv := hubtest.Start(t, hub.Config{Store: s, Timings: hub.Timings{Ping: time.Hour}})
+	id := srv.Register(t, "k")
+	c := dial(t, srv, id, true)
+	ping := func(asks bool, engine string) {
+		t.Helper()
+		for {
+			ev, err := wire.DecodeEvent(c.read())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if ev.Name == wire.NamePing && ev.ReplyTo != "" {
+				if got := bytes.Contains(ev.Data, []byte(`"resources":true`)); got != asks {
+					t.Errorf("asks for resources: %t, want %t", got, asks)
+				}
+				c.reply(ev, []byte(`{"options":{},"resources":[{"type":"host","uuid":"h-1","kind":"docker","hostname":"n"`+engine+`}]}`))
+				return
+			}
+		}
+	}
+	ping(true, "")
+	hostOf(t, s, "h-1")
+	srv.Beat(id)
+	ping(true, `,"engine":"docker 28.1"`)
+	for end := time.Now().Add(hubtest.Patience); hostOf(t, s, "h-1").Engine != "docker 28.1"; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("the engine is not written down")
+		}
+	}
+	srv.Beat(id)
+	ping(false, `,"engine":"docker 28.1"`)
 }
