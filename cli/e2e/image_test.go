@@ -57,7 +57,8 @@ func docker(t *testing.T, args ...string) string {
 }
 
 // TestOneLiner builds the image as `make docker-build` does and runs the line that the server prints, word for word but
-// for the name and the folder of the host, which other containers of this machine may use.
+// for the name and the folder of the host, which other containers of this machine may use, and the wait for the first
+// health check.
 func TestOneLiner(t *testing.T) {
 	u, name := newUser(t), prefix(t)
 	tag := name + "/drover:e2e"
@@ -94,7 +95,7 @@ func TestOneLiner(t *testing.T) {
 	}
 	agent := name + "-agent"
 	state := filepath.Join(u.dir, "state")
-	run := strings.Replace(line, "--name drover-agent", "--name "+agent, 1)
+	run := strings.Replace(line, "--name drover-agent", "--health-interval 1s --name "+agent, 1)
 	run = strings.Replace(run, "/var/lib/drover:/var/lib/drover", state+":/var/lib/drover", 1)
 	if run == line || !strings.Contains(run, agent) || !strings.Contains(run, state) {
 		t.Fatalf("the line has another form than this test knows: %s", line)

@@ -91,7 +91,7 @@ func registryImage(u *user, ref string) {
 		}
 	}
 	for path, content := range map[string]string{
-		"root/etc/docker/registry/config.yml": "version: 0.1\nlog: {level: warn}\nstorage:\n  cache: {blobdescriptor: inmemory}\n  filesystem: {rootdirectory: /var/lib/registry}\nhttp: {addr: ':5000'}\n",
+		"root/etc/docker/registry/config.yml": "version: 0.1\nlog: {level: warn}\nstorage:\n  cache: {blobdescriptor: inmemory}\n  filesystem: {rootdirectory: /var/lib/registry}\nhttp: {addr: ':5000', draintimeout: 1s}\n",
 		"Dockerfile":                          "FROM scratch\nCOPY root /\nENTRYPOINT [\"/bin/registry\"]\nCMD [\"serve\",\"/etc/docker/registry/config.yml\"]\n",
 	} {
 		full := filepath.Join(dir, path)

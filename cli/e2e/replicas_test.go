@@ -158,7 +158,7 @@ func TestGoRancherOnTheRealEngine(t *testing.T) {
 		t.Fatalf("hosts: %v %+v", err, hosts)
 	}
 	made, err := c.Container.Create(&v2.Container{
-		Name: name, ImageUuid: "docker:" + image, Command: []string{"sleep", "600"}, RequestedHostId: host.ID, StartOnCreate: true,
+		Name: name, ImageUuid: "docker:" + image, Command: []string{"sh", "-c", "trap 'exit 0' TERM; sleep 600 & wait"}, RequestedHostId: host.ID, StartOnCreate: true,
 		Environment: map[string]any{"A": "b"}, Memory: 64 << 20,
 	})
 	if err != nil {
