@@ -311,6 +311,26 @@ func TestHostAccess(t *testing.T) {
 			}
 		})
 	}
+	// The figures of all hosts come over one socket.
+	var all struct{ URL, Token string }
+	if status, body := a.get(http.MethodGet, "/v2-beta/projects/1a1/hoststats"); status != http.StatusOK || json.Unmarshal([]byte(body), &all) != nil {
+		t.Fatalf("host stats of the project: %d %s", status, body)
+	}
+	figures, resp, err := websocket.DefaultDialer.Dial(all.URL+"?token="+all.Token, nil)
+	if err != nil {
+		t.Fatalf("%v %v", err, resp)
+	}
+	_ = figures.SetReadDeadline(time.Now().Add(patience))
+	for hosts := map[string]bool{}; len(hosts) < 2; {
+		var sample []struct{ ID, ResourceType string }
+		if err := figures.ReadJSON(&sample); err != nil {
+			t.Fatalf("figures of several hosts, after %v: %v", hosts, err)
+		}
+		for _, s := range sample {
+			hosts[s.ID] = true
+		}
+	}
+	figures.Close()
 	agent.stop() // a server that ends refuses its replies
 	p.stop(os.Interrupt)
 }

@@ -52,6 +52,9 @@ func (a *Access) ServeWay(w http.ResponseWriter, r *http.Request, way, rest stri
 		return err
 	}
 	defer a.active.Done()
+	if kind := mergedKind(way, rest); kind != "" {
+		return a.serveMerged(w, r, way, kind)
+	}
 	token := tokenOf(r)
 	hostUUID, claims, err := a.checkView(token, way)
 	if err != nil {
@@ -102,8 +105,8 @@ func (a *Access) passOn(w http.ResponseWriter, r *http.Request, replica, token s
 	return nil
 }
 
-// serveSocket connects a viewer's WebSocket with a channel until either ends.
-func (a *Access) serveSocket(w http.ResponseWriter, r *http.Request, c *channel) {
+// serveSocket connects a viewer's WebSocket with an end until either ends.
+func (a *Access) serveSocket(w http.ResponseWriter, r *http.Request, c end) {
 	up := websocket.Upgrader{
 		HandshakeTimeout: viewerWrite, CheckOrigin: func(*http.Request) bool { return true }, // the API looked at it, with its proxies in mind
 		Subprotocols: []string{binaryProtocol},
@@ -158,7 +161,7 @@ func (a *Access) serveSocket(w http.ResponseWriter, r *http.Request, c *channel)
 }
 
 // readViewer passes a viewer's messages on until he leaves.
-func readViewer(ws *websocket.Conn, c *channel, binary bool) {
+func readViewer(ws *websocket.Conn, c end, binary bool) {
 	ws.SetReadLimit(viewerFrame)
 	alive := func() { _ = ws.SetReadDeadline(time.Now().Add(viewerSilence)) }
 	alive()

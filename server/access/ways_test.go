@@ -549,3 +549,82 @@ func TestTheConnectionServesTheNextRequest(t *testing.T) {
 		})
 	}
 }
+
+// TestFiguresOfSeveralHosts has one socket for hosts whose ends are at different replicas.
+func TestFiguresOfSeveralHosts(t *testing.T) {
+	url := storetest.NATS(t)
+	here := start(t, storetest.OpenConfig(t, store.Config{Dir: t.TempDir(), URLs: []string{url}}), nil)
+	there := start(t, storetest.OpenConfig(t, store.Config{Dir: t.TempDir(), URLs: []string{url}}), nil)
+	backends := map[string]*websocket.Conn{}
+	var parts []access.Part
+	for key, r := range map[string]*replica{"uuid-1": here, "uuid-2": there, "uuid-3": nil} {
+		_, agentID := host(t, here.store, key, func(a *store.Agent) {
+			original(a)
+			if r == nil {
+				a.Connection = store.ConnectionDisconnected
+			}
+		})
+		for _, other := range []*replica{here, there} {
+			eventually(t, "the host at both", func() bool { _, err := other.store.HostByUUID(key); return err == nil })
+		}
+		if r != nil {
+			backends[key] = connectBackend(t, r, key, agentID)
+		}
+		if key == "uuid-1" {
+			parts = append(parts, access.Part{Host: key}, access.Part{Host: "removed"})
+			continue
+		}
+		parts = append(parts, access.Part{Token: viewToken(t, here, key, access.WayHostStats, map[string]any{"resourceId": key})})
+	}
+	token, err := here.MergedToken(access.WayHostStats, "project", parts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	viewer := view(t, here, "hoststats/project/", token)
+	keys := map[string]string{}
+	for name, back := range backends {
+		key, rest, _ := strings.Cut(read(t, back), "||")
+		if !strings.HasPrefix(rest, "0||/v1/hoststats/?token=") {
+			t.Errorf("%s was asked for %q", name, rest)
+		}
+		keys[name] = key
+	}
+	say := func(name, what string) {
+		t.Helper()
+		write(t, backends[name], keys[name]+"||1||"+what)
+		if got := read(t, viewer); got != what {
+			t.Errorf("%s said %q, and the viewer got %q", name, what, got)
+		}
+	}
+	say("uuid-1", `[{"id":"one"}]`)
+	say("uuid-2", `[{"id":"two"}]`)
+	// The end of one is not that of the others.
+	write(t, backends["uuid-1"], keys["uuid-1"]+"||2||")
+	say("uuid-2", `[{"id":"two"}]`)
+	write(t, backends["uuid-2"], keys["uuid-2"]+"||2||")
+	if _, _, err := viewer.ReadMessage(); !websocket.IsCloseError(err, websocket.CloseNormalClosure) {
+		t.Errorf("after the last one: %v", err)
+	}
+
+	// Each token opens its own door alone.
+	alone, err := here.MergedToken(access.WayHostStats, "project", []access.Part{{Token: viewToken(t, here, "uuid-1", access.WayExec, execClaims)}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for what, path := range map[string]string{
+		"of several hosts for one":  "hoststats/?token=" + token,
+		"of one host for several":   "hoststats/project/?token=" + viewToken(t, here, "uuid-1", access.WayHostStats, map[string]any{"resourceId": "x"}),
+		"of another kind":           "containerstats/service/?token=" + token,
+		"around one of another way": "hoststats/project/?token=" + alone,
+		"that is none":              "hoststats/project/?token=x",
+		"that is missing":           "hoststats/project/",
+	} {
+		ws, resp, err := websocket.DefaultDialer.Dial(socketURL(here, path), nil)
+		if err == nil {
+			ws.Close()
+		}
+		if resp == nil || resp.StatusCode != http.StatusUnauthorized {
+			t.Errorf("a token %s: %v %v", what, resp, err)
+		}
+	}
+}

@@ -167,6 +167,33 @@ func hostStatsLink(way string) func(*request, string) error {
 	}
 }
 
+// projectStats answers the link of a project to the figures of all hosts that are connected, in one socket.
+func projectStats(q *request) error {
+	if q.h.cfg.Access == nil {
+		return fail(http.StatusNotImplemented, "HostApiProxyDisabled", "this server gives no host access")
+	}
+	var parts []access.Part
+	for _, host := range q.h.store.Hosts.List() {
+		if host.Connection == store.ConnectionDisconnected {
+			continue
+		}
+		parts = append(parts, access.Part{Host: host.UUID})
+	}
+	switch {
+	case len(parts) == 0:
+		return fail(http.StatusServiceUnavailable, access.CodeNotConnected, "no host is connected")
+	case len(parts) > access.MaxMerged:
+		return fail(http.StatusConflict, "InvalidState", "%d hosts are too many for one socket, which takes %d: ask for the figures of each", len(parts), access.MaxMerged)
+	}
+	token, err := q.h.cfg.Access.MergedToken(access.WayHostStats, "project", parts)
+	if err != nil {
+		return err
+	}
+	return q.writeResource(http.StatusOK, &resource{typ: "statsAccess", fields: map[string]any{
+		"url": q.socketURL(access.WayHostStats) + "/project/", "token": token,
+	}})
+}
+
 // containerStatsLink answers a link of a container to its figures.
 func containerStatsLink(way string) func(*request, string) error {
 	return func(q *request, id string) error {

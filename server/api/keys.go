@@ -72,10 +72,14 @@ func (h *Handler) keyResource(k *store.APIKey) *resource {
 // accountEndpoint shows accounts as typ: account, or project, which is the account that owns everything.
 func (h *Handler) accountEndpoint(typ string) *endpoint {
 	show := func(a *store.Account) *resource {
-		return &resource{typ: typ, id: a.ID, fields: map[string]any{
+		res := &resource{typ: typ, id: a.ID, fields: map[string]any{
 			"name": a.Name, "kind": a.Kind, "state": a.State, "created": a.Created, "removed": time.Time{},
 			"transitioning": "no", "transitioningMessage": nil,
 		}}
+		if typ == "project" {
+			res.links = []string{"hostStats"}
+		}
+		return res
 	}
 	visible := func(q *request, a *store.Account) bool {
 		if typ == "project" {
@@ -83,7 +87,7 @@ func (h *Handler) accountEndpoint(typ string) *endpoint {
 		}
 		return q.who.kind == kindAdmin || a.ID == q.who.accountID
 	}
-	return &endpoint{
+	e := &endpoint{
 		list: func(q *request) ([]*resource, error) {
 			var out []*resource
 			for _, a := range h.store.Accounts.List() {
@@ -101,4 +105,13 @@ func (h *Handler) accountEndpoint(typ string) *endpoint {
 			return show(a), nil
 		},
 	}
+	if typ == "project" {
+		e.links = map[string]func(*request, string) error{"hoststats": func(q *request, id string) error {
+			if _, err := e.get(q, id); err != nil {
+				return err
+			}
+			return projectStats(q)
+		}}
+	}
+	return e
 }

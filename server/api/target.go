@@ -67,9 +67,11 @@ func parseTarget(base string, segs []string) (t target, ok bool) {
 	return t, true
 }
 
-// isProjectLink reports whether what follows /projects/{id} is part of the project itself. Nothing is today: even
-// /projects/1a5/hosts reads as the hosts of that project.
-func isProjectLink([]string) bool { return false }
+// isProjectLink reports whether what follows /projects/{id} is a link of the project itself, and not, as in
+// /projects/1a5/hosts, what belongs to it.
+func isProjectLink(segs []string) bool {
+	return len(segs) == 1 && strings.EqualFold(segs[0], "hostStats")
+}
 
 // proxies are the peers whose X-Forwarded headers count. Loopback always does.
 type proxies []netip.Prefix
