@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	goruntime "runtime"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -27,6 +28,9 @@ import (
 	serverlogs "github.com/droverhq/drover/server/logs"
 	"github.com/droverhq/drover/utils/backoff"
 )
+
+// collectAfter is how long the first sample of the host waits for the first attempt to connect.
+const collectAfter = 250 * time.Millisecond
 
 func (a *app) agentCommand() *cobra.Command {
 	var configFile string
@@ -270,6 +274,8 @@ func (a *app) session(ctx context.Context, cfg *Config, joined *register.Result,
 	if err := o.host.join(node, router); err != nil {
 		return withExit(ExitConfig, err)
 	}
+	attempted := make(chan struct{}) // closed once the first attempt to connect is over
+	firstAttempt := sync.OnceFunc(func() { close(attempted) })
 	var channel *events.Client
 	proxy := &hostProxy{cfg: cfg, joined: joined, node: node, log: log, channel: func() creator { return channel }}
 	node.mount(access.BackendPath, proxy)
@@ -287,6 +293,9 @@ func (a *app) session(ctx context.Context, cfg *Config, joined *register.Result,
 		TLS: joined.TLS, Proxy: joined.Proxy, Workers: cfg.Events.Workers, QueueEvents: cfg.Events.Queue, Drain: cfg.Events.Drain,
 		Serialize: func() bool { return tap.storageDriver() == "devicemapper" },
 		OnState: func(s events.Status) {
+			if s.State != events.StateConnecting {
+				firstAttempt()
+			}
 			announce(o.notify, joined.APIURL, s)
 			doors.connected(s)
 		},
@@ -311,8 +320,18 @@ func (a *app) session(ctx context.Context, cfg *Config, joined *register.Result,
 	bg, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	group, bg := errgroup.WithContext(bg)
+	collect := func(ctx context.Context) error {
+		// A host shall be there before it counts its processors; but also be known when no server answers.
+		select {
+		case <-attempted:
+		case <-time.After(collectAfter):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		return collector.Run(ctx)
+	}
 	for name, run := range map[string]func(context.Context) error{
-		"container cache": cache.Run, "host information": collector.Run, "ping": reporter.Run, "container events": posts.Run,
+		"container cache": cache.Run, "host information": collect, "ping": reporter.Run, "container events": posts.Run,
 	} {
 		group.Go(func() error {
 			if err := run(bg); bg.Err() == nil {

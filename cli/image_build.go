@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
 
 	"github.com/spf13/cobra"
 
@@ -155,7 +156,7 @@ func pairs(flag string, list []string, getenv func(string) string) (map[string]s
 }
 
 // urlPattern tells a URL from a directory.
-var urlPattern = regexp.MustCompile(`^(https?://|git://|ssh://|git@|github\.com/)`)
+var urlPattern = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^(https?://|git://|ssh://|git@|github\.com/)`) })
 
 // buildSource opens the context that is sent, nil if none is. The caller closes it.
 func (a *app) buildSource(where string, req *buildRequest, flags *buildFlags) (io.ReadCloser, error) {
@@ -163,7 +164,7 @@ func (a *app) buildSource(where string, req *buildRequest, flags *buildFlags) (i
 	case flags.onHost:
 		req.Path, req.Dockerfile = where, flags.file
 		return nil, refuseStdin(flags)
-	case urlPattern.MatchString(where):
+	case urlPattern().MatchString(where):
 		req.Remote, req.Dockerfile = where, flags.file
 		return nil, refuseStdin(flags)
 	case where == "-":

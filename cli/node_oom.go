@@ -57,13 +57,13 @@ func (f *oomFeed) run(ctx context.Context) {
 }
 
 // containerID finds the id in the name of a control group: /docker/ID, docker-ID.scope, cri-containerd-ID.scope ...
-var containerID = regexp.MustCompile(`[0-9a-f]{64}`)
+var containerID = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`[0-9a-f]{64}`) })
 
 // told makes a notice of a kill. One outside of every container is logged alone.
 func (f *oomFeed) told(k oom.Kill) {
 	limit := firstOf(k.Limit, "/")
 	entry := f.log.WithFields(logrus.Fields{"process": k.Process, "pid": k.Pid, "cgroup": k.Cgroup, "limit": limit})
-	ids := containerID.FindAllString(k.Cgroup, -1)
+	ids := containerID().FindAllString(k.Cgroup, -1)
 	if len(ids) == 0 {
 		entry.Warn("killed for want of memory")
 		return

@@ -9,6 +9,7 @@ import (
 	"os"
 	"regexp"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -65,7 +66,7 @@ The exit code is that of the command, as with drover exec; 1 if the recording co
 }
 
 // unfit is what a file name does without.
-var unfit = regexp.MustCompile(`[^A-Za-z0-9._-]+`)
+var unfit = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`[^A-Za-z0-9._-]+`) })
 
 func (a *app) record(ctx context.Context, c *client.Client, ref, host string, o *recordFlags, args []string) (err error) {
 	if len(args) == 0 {
@@ -84,7 +85,7 @@ func (a *app) record(ctx context.Context, c *client.Client, ref, host string, o 
 	}
 	defer t.streams.Close()
 	now := time.Now()
-	name := cmp.Or(o.file, fmt.Sprintf("%s-%s.cast", unfit.ReplaceAllString(t.Name(), "_"), now.Format("20060102-150405")))
+	name := cmp.Or(o.file, fmt.Sprintf("%s-%s.cast", unfit().ReplaceAllString(t.Name(), "_"), now.Format("20060102-150405")))
 	mode := os.O_WRONLY | os.O_CREATE | os.O_EXCL
 	if o.force {
 		mode = os.O_WRONLY | os.O_CREATE | os.O_TRUNC

@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/agnivade/levenshtein"
 )
@@ -28,7 +29,7 @@ func (c *Client) Containers(ctx context.Context, query url.Values) ([]Container,
 	return list, err
 }
 
-var containerID = regexp.MustCompile(`^1i[0-9]+$`)
+var containerID = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^1i[0-9]+$`) })
 
 // Container finds the one container that ref means: its id, its name, the engine's id, or a prefix of that which no
 // other container has; HOST/CONTAINER looks on that host. host, an id, narrows the search too unless it is empty.
@@ -37,7 +38,7 @@ func (c *Client) Container(ctx context.Context, ref, host string) (*Container, e
 	if err != nil {
 		return nil, err
 	}
-	if containerID.MatchString(ref) {
+	if containerID().MatchString(ref) {
 		var one Container
 		err := c.Do(ctx, http.MethodGet, "containers/"+ref, nil, &one)
 		if err == nil && one.State.State != "removed" && one.State.State != "purged" && (host == "" || host == one.HostID) {

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/docker/docker/api/types/build"
@@ -84,7 +85,9 @@ func firstOf(list []string, other string) string {
 }
 
 // remotePattern is what the daemon takes as a git or tar URL. Everything else it would take as an option of its own.
-var remotePattern = regexp.MustCompile(`^(https?://|git://|ssh://|git@[\w.-]+:|github\.com/)[^\s]+$`)
+var remotePattern = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`^(https?://|git://|ssh://|git@[\w.-]+:|github\.com/)[^\s]+$`)
+})
 
 func checkBuild(op string, req *runtime.BuildRequest, hasSource bool) error {
 	for _, tag := range req.Tags {
@@ -100,7 +103,7 @@ func checkBuild(op string, req *runtime.BuildRequest, hasSource bool) error {
 		return invalid(op, "there is a context and a URL of one")
 	case !hasSource && req.Remote == "":
 		return invalid(op, "there is no context")
-	case !hasSource && !remotePattern.MatchString(req.Remote):
+	case !hasSource && !remotePattern().MatchString(req.Remote):
 		return invalid(op, "%q is no git or tar URL", shorten(masker(req.Remote)(req.Remote)))
 	}
 	if !slices.Contains([]string{runtime.BuilderAuto, runtime.BuilderBuildKit, runtime.BuilderClassic}, req.Builder) {
@@ -333,14 +336,14 @@ func chunks(text string, n int) func(func(string) bool) {
 }
 
 // stepLine is how the classic builder begins a step.
-var stepLine = regexp.MustCompile(`^Step (\d+/\d+) : (.*)$`)
+var stepLine = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^Step (\d+/\d+) : (.*)$`) })
 
 // said takes one message of the classic builder. What it says of itself begins as no program's output is likely to;
 // the classic builder has no other form.
 func (o *buildOutput) said(line progressLine) {
 	text := line.Stream
 	bare := strings.TrimRight(text, "\n")
-	switch m := stepLine.FindStringSubmatch(bare); {
+	switch m := stepLine().FindStringSubmatch(bare); {
 	case line.Status != "": // a base image is pulled
 		o.tell(runtime.BuildStep{Step: o.current.Step, Layer: line.ID, Name: line.Status, Current: line.ProgressDetail.Current, Total: line.ProgressDetail.Total})
 	case m != nil:

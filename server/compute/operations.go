@@ -195,7 +195,7 @@ func (e *Engine) Rename(ctx context.Context, id string, name, description *strin
 	}
 	if name != nil && *name != c.Name {
 		s := &spec{Name: *name, ImageUUID: c.ImageUUID}
-		if *name == "" || !namePattern.MatchString(*name) || len(*name) > maxName {
+		if *name == "" || !namePattern().MatchString(*name) || len(*name) > maxName {
 			return nil, invalid("name", "%q is no name of a container", *name)
 		}
 		if err := e.checkReferences(s, c.HostID); err != nil {

@@ -6,6 +6,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 )
 
 // Values of a container's "pull" field.
@@ -51,10 +52,10 @@ func parseSpec(fields json.RawMessage) (*spec, error) {
 	return s, s.check()
 }
 
-var namePattern = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]*$`)
+var namePattern = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]*$`) })
 
 func (s *spec) check() error {
-	if s.Name != "" && (len(s.Name) > maxName || !namePattern.MatchString(s.Name)) {
+	if s.Name != "" && (len(s.Name) > maxName || !namePattern().MatchString(s.Name)) {
 		return invalid("name", "a name is up to %d letters, digits, dots, dashes and underscores, and begins with a letter or digit", maxName)
 	}
 	if s.image() == "" || strings.ContainsAny(s.image(), " \t\r\n\x00") {
@@ -163,7 +164,7 @@ func parseVolume(text string) (volume, error) {
 	if len(parts) == 1 || strings.HasPrefix(parts[0], "/") {
 		return volume{}, nil
 	}
-	if !namePattern.MatchString(parts[0]) {
+	if !namePattern().MatchString(parts[0]) {
 		return volume{}, bad
 	}
 	return volume{name: parts[0]}, nil

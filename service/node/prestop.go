@@ -34,7 +34,9 @@ type prestop struct {
 }
 
 // podName is what Kubernetes allows: nothing that leads anywhere as the name of a file.
-var podName = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$`)
+var podName = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$`)
+})
 
 // An envelope is how the node agents before Drover answer.
 type envelope struct {
@@ -77,7 +79,7 @@ func (h *Handler) leave(r *http.Request) error {
 		return invalid("the body is no JSON object with podName and command")
 	}
 	switch {
-	case len(req.PodName) > 253-len(prestopSuffix) || !podName.MatchString(req.PodName):
+	case len(req.PodName) > 253-len(prestopSuffix) || !podName().MatchString(req.PodName):
 		return invalid(fmt.Sprintf("podName %.64q: want the name of a pod", req.PodName))
 	case strings.TrimSpace(req.Command) == "":
 		return invalid("command is empty")
