@@ -5,9 +5,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/pprof"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -217,6 +219,11 @@ func (s *Server) Health() Health {
 		h.Engine = Engine{Answers: h.Pods != nil && h.Pods.Ready}
 		if h.Pods != nil {
 			h.Engine.Containers = h.Pods.Containers
+			for _, who := range slices.Sorted(maps.Keys(h.Pods.Errors)) {
+				if !h.Engine.Answers && h.Engine.Error == "" {
+					h.Engine.Error = who + ": " + h.Pods.Errors[who]
+				}
+			}
 		}
 		h.Ready = h.Engine.Answers
 	}
