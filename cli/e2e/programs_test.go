@@ -57,21 +57,24 @@ func TestEventsForPrograms(t *testing.T) {
 		return ""
 	}
 
-	var ran struct {
+	type result struct {
 		ExitCode       int
 		TimedOut       bool
 		Stdout, Stderr output
 	}
+	var ran result
 	ask("container.exec", map[string]any{"command": []string{"sh", "-c", `cat; echo "$A" >&2; exit 7`}, "env": []string{"A=b"}, "stdin": "in"}, &ran)
 	if ran.ExitCode != 7 || ran.TimedOut || ran.Stdout.Text != "in" || ran.Stderr.Text != "b\n" {
 		t.Errorf("exec: %+v", ran)
 	}
+	ran = result{}
 	ask("container.exec", map[string]any{"command": []string{"sh", "-c", "seq 1 100000"}, "maxOutputBytes": 1000}, &ran)
 	if out := ran.Stdout; !out.Truncated || out.Bytes != 588895 || !strings.HasPrefix(out.Text, "1\n2\n") || !strings.HasSuffix(out.Tail, "99999\n100000\n") || len(out.Text)+len(out.Tail) > 1000 {
 		t.Errorf("exec, bounded: %d bytes, %q, %q", out.Bytes, out.Text, out.Tail)
 	}
+	ran = result{}
 	ask("container.exec", map[string]any{"command": []string{"sh", "-c", "echo before; sleep 600"}, "timeoutMillis": 500}, &ran)
-	if !ran.TimedOut || ran.ExitCode != -1 || ran.Stdout.Text != "before\n" {
+	if !ran.TimedOut || ran.ExitCode != -1 || !strings.HasPrefix("before\n", ran.Stdout.Text) { // it may not have come that far
 		t.Errorf("exec, out of time: %+v", ran)
 	}
 
