@@ -2,6 +2,8 @@ package e2e
 
 import (
 	"crypto/tls"
+	"crypto/x509"
+	"debug/elf"
 	"fmt"
 	"io"
 	"net/http"
@@ -56,6 +58,24 @@ func docker(t *testing.T, args ...string) string {
 	return strings.TrimSpace(string(out))
 }
 
+// isStatic checks that a program needs nothing of the machine it runs on and carries no symbols.
+func isStatic(t *testing.T, path string) {
+	t.Helper()
+	f, err := elf.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for _, p := range f.Progs {
+		if p.Type == elf.PT_INTERP || p.Type == elf.PT_DYNAMIC {
+			t.Errorf("%s is linked dynamically", path)
+		}
+	}
+	if f.Section(".symtab") != nil || f.Section(".debug_info") != nil {
+		t.Errorf("%s is not stripped", path)
+	}
+}
+
 // TestOneLiner builds the image as `make docker-build` does and runs the line that the server prints, word for word but
 // for the name and the folder of the host, which other containers of this machine may use, and the wait for the first
 // health check.
@@ -73,6 +93,7 @@ func TestOneLiner(t *testing.T) {
 		removeContainers(t, name)
 		docker(t, "rmi", "-f", tag)
 	})
+	isStatic(t, filepath.Join(repository(t), "bin/drover"))
 	for _, want := range []string{"org.opencontainers.image.version", "org.opencontainers.image.revision"} {
 		if docker(t, "image", "inspect", "-f", `{{index .Config.Labels "`+want+`"}}`, tag) == "" {
 			t.Errorf("the image has no label %s", want)
@@ -112,6 +133,11 @@ func TestOneLiner(t *testing.T) {
 	first := u.online(1)[0]
 	if machine, _ := os.Hostname(); first.Name != machine {
 		t.Errorf("the host calls itself %q, the machine %q", first.Name, machine)
+	}
+	roots := filepath.Join(u.dir, "roots.pem")
+	docker(t, "cp", agent+":/etc/ssl/certs/ca-certificates.crt", roots)
+	if pem, err := os.ReadFile(roots); err != nil || !x509.NewCertPool().AppendCertsFromPEM(pem) {
+		t.Errorf("the image has no roots of certificate authorities: %v", err)
 	}
 	if docker(t, "inspect", "-f", "{{.HostConfig.Privileged}}", agent) != "false" {
 		t.Error("the agent runs privileged")
