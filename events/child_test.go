@@ -20,6 +20,10 @@ import (
 // childEnv makes the test binary an agent: its value is a childConfig.
 const childEnv = "EVENTS_TEST_CHILD"
 
+// cutDelay is how long an agent waits at most whose server cuts it again and again: the tests are about what arrives,
+// and not about the minute between two attempts.
+const cutDelay = 500 * time.Millisecond
+
 type childConfig struct {
 	URL, Journal string
 	Reply        int // bytes of each reply
@@ -41,6 +45,7 @@ func childMain() int {
 	}
 	c, err := events.New(events.Config{
 		URL: cfg.URL, AccessKey: eventstest.AccessKey, SecretKey: eventstest.SecretKey, Router: routes(h), Journal: cfg.Journal, Log: quiet(),
+		MaxDelay: cutDelay,
 	})
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)

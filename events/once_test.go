@@ -108,7 +108,7 @@ func TestTenThousandOverABadNetwork(t *testing.T) {
 		a := start(t, srv, routes(map[string]events.HandlerFunc{"inspect": func(ctx context.Context, ev *wire.Event, p events.Progress) (any, error) {
 			runs.add(ev.ID)
 			return inspect(ctx, ev, p)
-		}}), nil)
+		}}), func(c *events.Config) { c.MaxDelay = cutDelay })
 		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 		defer cancel()
 		if _, err := srv.Next(ctx); err != nil {

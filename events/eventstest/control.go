@@ -199,7 +199,8 @@ func (s *Server) Cut() {
 	}
 }
 
-// CutEvery cuts every session each interval, until stop is called.
+// CutEvery cuts every session after each interval in which an event was answered, until stop is called: a machine that
+// is too slow for the interval gets on nevertheless.
 func (s *Server) CutEvery(interval time.Duration) (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
@@ -207,10 +208,17 @@ func (s *Server) CutEvery(interval time.Duration) (stop func()) {
 		defer close(done)
 		t := time.NewTicker(interval)
 		defer t.Stop()
+		before := -1
 		for {
 			select {
 			case <-t.C:
-				s.Cut()
+				s.mu.Lock()
+				answered := len(s.order)
+				s.mu.Unlock()
+				if answered != before {
+					s.Cut()
+				}
+				before = answered
 			case <-ctx.Done():
 				return
 			}
