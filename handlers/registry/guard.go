@@ -14,21 +14,20 @@ var errNotTLS = errors.New("server gave HTTP response to HTTPS client")
 
 // A guard lets nothing go out without TLS but to hosts that were named as insecure, and to this machine. The library
 // would take any private address for insecure. A host whose certificate was refused is not asked without TLS then: what
-// it answers to that says nothing.
+// it answers to that says nothing. The library does not wait for that for long, so the guard does.
 type guard struct {
 	*http.Transport
 	insecure func(host string) bool
 
 	mu      sync.Mutex
-	refused map[string]error // by host; guarded by mu
+	refused map[string]error         // by host; guarded by mu
+	asking  map[string]chan struct{} // by host: the first request with TLS, until it is answered; guarded by mu
 }
 
 func (g *guard) RoundTrip(r *http.Request) (*http.Response, error) {
 	host := r.URL.Host
 	if r.URL.Scheme == "http" {
-		g.mu.Lock()
-		err := g.refused[host]
-		g.mu.Unlock()
+		err := g.withoutTLS(r)
 		if err == nil && !g.insecure(host) && !isLoopback(r.URL.Hostname()) {
 			err = errNotTLS
 		}
@@ -40,6 +39,7 @@ func (g *guard) RoundTrip(r *http.Request) (*http.Response, error) {
 		}
 		return g.Transport.RoundTrip(r)
 	}
+	defer g.ask(host)()
 	resp, err := g.Transport.RoundTrip(r)
 	if err != nil && isCertificate(err) {
 		g.mu.Lock()
@@ -50,6 +50,43 @@ func (g *guard) RoundTrip(r *http.Request) (*http.Response, error) {
 		g.refused[host] = err
 	}
 	return resp, err
+}
+
+// ask notes that a host is being asked with TLS, until the function that it returns is called.
+func (g *guard) ask(host string) (answered func()) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.asking[host] != nil {
+		return func() {}
+	}
+	if g.asking == nil {
+		g.asking = map[string]chan struct{}{}
+	}
+	done := make(chan struct{})
+	g.asking[host] = done
+	return func() {
+		g.mu.Lock()
+		delete(g.asking, host)
+		g.mu.Unlock()
+		close(done)
+	}
+}
+
+// withoutTLS waits until the host has answered with TLS, if it is being asked, and returns why its certificate was refused.
+func (g *guard) withoutTLS(r *http.Request) error {
+	g.mu.Lock()
+	asking := g.asking[r.URL.Host]
+	g.mu.Unlock()
+	if asking != nil {
+		select {
+		case <-asking:
+		case <-r.Context().Done():
+			return r.Context().Err()
+		}
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.refused[r.URL.Host]
 }
 
 func isLoopback(host string) bool {

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -274,6 +276,31 @@ func TestWithoutTLSOnlyWhatIsNamed(t *testing.T) {
 		if err := client(t, Config{Insecure: insecure}).Check(t.Context(), addr); err == nil || !strings.Contains(err.Error(), "give its CA") {
 			t.Errorf("an unknown authority, insecure %q: %v", insecure, err)
 		}
+	}
+}
+
+// A slowListener hands each connection out late: longer than the library waits before it tries without TLS.
+type slowListener struct{ net.Listener }
+
+func (l slowListener) Accept() (net.Conn, error) {
+	conn, err := l.Listener.Accept()
+	time.Sleep(400 * time.Millisecond)
+	return conn, err
+}
+
+func TestASlowHandshakeIsWaitedFor(t *testing.T) {
+	asked := make(chan string, 8)
+	secure := httptest.NewUnstartedServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { asked <- r.URL.Path }))
+	secure.Listener = slowListener{secure.Listener}
+	secure.Config.ErrorLog = log.New(io.Discard, "", 0) // handshakes that end early
+	secure.StartTLS()
+	defer secure.Close()
+	addr := strings.TrimPrefix(secure.URL, "https://")
+	if err := client(t, Config{}).Check(t.Context(), addr); err == nil || !strings.Contains(err.Error(), "give its CA") {
+		t.Errorf("an unknown authority: %v", err)
+	}
+	if len(asked) > 0 {
+		t.Errorf("a request got through: %s", <-asked)
 	}
 }
 
