@@ -143,7 +143,11 @@ func TestRegistryRun(t *testing.T) {
 	if out := u.must("image", "push", ref, "--username", "ann"); !strings.Contains(out, "sha256:") {
 		t.Errorf("push through the engine: %q", out)
 	}
-	docker(t, "tag", packed, addr+"/shop/api:2")
+	own := filepath.Join(u.dir, "own")
+	if err := errors.Join(os.MkdirAll(own, 0o755), os.WriteFile(filepath.Join(own, "Dockerfile"), []byte("FROM "+image+"\nCOPY Dockerfile /own\n"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	u.must("image", "build", "-q", "-t", addr+"/shop/api:2", own)
 	u.must(append([]string{"image", "push", addr + "/shop/api:2", "--via", "agent"}, ann...)...)
 	if out := u.must(append([]string{"registry", "tags", addr + "/shop/api"}, ann...)...); out != "1\n2\n" {
 		t.Errorf("tags %q", out)
