@@ -64,6 +64,6 @@ func MaskURL(text string) string {
 	if err != nil || u.Host == "" {
 		return "[not a URL]"
 	}
-	shown := url.URL{Scheme: u.Scheme, Host: u.Host, Path: path.Dir(strings.TrimRight(u.Path, "/"))}
+	shown := url.URL{Scheme: u.Scheme, Host: u.Host, Path: path.Dir("/" + strings.Trim(u.Path, "/"))}
 	return strings.TrimRight(shown.String(), "/") + "/..."
 }
