@@ -59,6 +59,16 @@ func (c *Cork) Release() error {
 	return c.flush()
 }
 
+// During holds what f writes, and releases it. Its error is f's, or else that of the writes.
+func (c *Cork) During(f func() error) error {
+	c.Hold()
+	err := f()
+	if werr := c.Release(); err == nil {
+		err = werr
+	}
+	return err
+}
+
 func (c *Cork) flush() error {
 	if len(c.buf) == 0 || c.err != nil {
 		return c.err

@@ -144,12 +144,7 @@ func (s *socket) Write(p []byte) (int, error) {
 	if _, err := w.Write(p); err != nil {
 		return 0, s.fail(err)
 	}
-	s.held.Hold()
-	err = w.Close()
-	if rerr := s.held.Release(); err == nil {
-		err = rerr
-	}
-	if err != nil {
+	if err := s.held.During(w.Close); err != nil {
 		return 0, s.fail(err)
 	}
 	return len(p), nil

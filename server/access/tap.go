@@ -84,14 +84,12 @@ func (t *tapped) ReadFrom(from io.Reader) (int64, error) {
 	for buf := make([]byte, viewBuffer); ; {
 		n, err := from.Read(buf)
 		if n > 0 {
-			held.Hold()
-			m, werr := t.Conn.Write(buf[:n])
-			sent += int64(m)
-			if rerr := held.Release(); werr == nil {
-				werr = rerr
-			}
-			if werr != nil {
-				return sent, werr
+			if err := held.During(func() error {
+				m, err := t.Conn.Write(buf[:n])
+				sent += int64(m)
+				return err
+			}); err != nil {
+				return sent, err
 			}
 		}
 		if errors.Is(err, io.EOF) {

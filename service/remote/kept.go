@@ -65,12 +65,7 @@ func (c *keptConn) Send(channel byte, parts ...[]byte) error {
 			return err
 		}
 	}
-	c.Hold()
-	err = w.Close()
-	if rerr := c.Release(); err == nil {
-		err = rerr
-	}
-	return err
+	return c.During(w.Close)
 }
 
 func (c *keptConn) Close() error { return c.ws.Close() }

@@ -163,11 +163,10 @@ func (c *frameConn) Write(p []byte) (int, error) {
 			c.want = spdyHeader + int(c.frame[5])<<16 + int(c.frame[6])<<8 + int(c.frame[7])
 		}
 		if len(c.frame) >= spdyHeader && len(c.frame) == c.want {
-			c.held.Hold()
-			_, err := c.Conn.Write(c.frame)
-			if rerr := c.held.Release(); err == nil {
-				err = rerr
-			}
+			err := c.held.During(func() error {
+				_, err := c.Conn.Write(c.frame)
+				return err
+			})
 			c.frame = c.frame[:0]
 			c.busy = true
 			if err != nil {

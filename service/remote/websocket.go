@@ -264,12 +264,7 @@ func (l *wsLink) writeLocked(channel byte, p []byte) error {
 	} else if _, err := w.Write(p); err != nil {
 		return err
 	}
-	l.held.Hold()
-	err = w.Close()
-	if rerr := l.held.Release(); err == nil {
-		err = rerr
-	}
-	return err
+	return l.held.During(w.Close)
 }
 
 func (l *wsLink) status(p []byte) error { return l.write(chanError, p) }
